@@ -1,0 +1,159 @@
+package demail
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// Header is the header block of a message: its fields in order, each with its
+// original bytes. It is not safe for concurrent changes.
+type Header struct {
+	fields []Field
+	noEnd  bool // the message ended without the empty line behind the header
+}
+
+// Field is one header field as it stands in the message.
+type Field struct {
+	raw   []byte // whole field, with the final CRLF
+	name  int    // length of the name
+	value int    // index behind the colon
+}
+
+// Name is the field's name as written.
+func (f Field) Name() string { return string(f.raw[:f.name]) }
+
+// Is reports whether the field has this name; letter case does not count
+// (TR-01201-3.4 §3.1).
+func (f Field) Is(name string) bool {
+	return len(name) == f.name && strings.EqualFold(name, string(f.raw[:f.name]))
+}
+
+// Value is the unfolded value without white space around it.
+func (f Field) Value() string {
+	v := bytes.TrimSuffix(f.raw[f.value:], crlf)
+	return strings.Trim(string(bytes.ReplaceAll(v, crlf, nil)), " \t")
+}
+
+// Raw is a copy of the field's bytes, with every CRLF in it.
+func (f Field) Raw() []byte { return bytes.Clone(f.raw) }
+
+// NewHeader is an empty header, for messages that are made and not read.
+func NewHeader() *Header { return &Header{} }
+
+// Clone is an independent copy.
+func (h *Header) Clone() *Header {
+	return &Header{fields: slices.Clone(h.fields), noEnd: h.noEnd}
+}
+
+// Fields lists the fields from the top. Changing the slice does not change h.
+func (h *Header) Fields() []Field { return slices.Clone(h.fields) }
+
+// Has reports whether there is a field of that name.
+func (h *Header) Has(name string) bool { return h.first(name) >= 0 }
+
+// Get is the unfolded value of the first field of that name from the top, the
+// one that counts (TR-01201-3.4 §3.1.1), or "".
+func (h *Header) Get(name string) string {
+	if i := h.first(name); i >= 0 {
+		return h.fields[i].Value()
+	}
+	return ""
+}
+
+// Values are the unfolded values of all fields of that name, from the top.
+func (h *Header) Values(name string) []string {
+	var out []string
+	for _, f := range h.fields {
+		if f.Is(name) {
+			out = append(out, f.Value())
+		}
+	}
+	return out
+}
+
+// Remove takes out every field with one of these names and reports how many went.
+func (h *Header) Remove(names ...string) int {
+	before := len(h.fields)
+	h.fields = slices.DeleteFunc(h.fields, func(f Field) bool {
+		return slices.ContainsFunc(names, f.Is)
+	})
+	return before - len(h.fields)
+}
+
+// Prepend puts a field on top. The value is folded at white space where it is
+// longer than a line; a value that already holds folds (CRLF and white space)
+// stays as it is. Bare line ends and other control characters are an error
+// (ErrFieldValue), and so is a line over 998 octets that offers no place to fold.
+func (h *Header) Prepend(name, value string) error {
+	f, err := newField(name, value)
+	if err == nil {
+		h.fields = slices.Insert(h.fields, 0, f)
+	}
+	return err
+}
+
+// Append puts a field at the bottom; for the value see Prepend.
+func (h *Header) Append(name, value string) error {
+	f, err := newField(name, value)
+	if err == nil {
+		h.fields = append(h.fields, f)
+	}
+	return err
+}
+
+// Replace puts a new field in the place of the first one of that name and takes
+// the others out; if there is none, it appends. For the value see Prepend. On an
+// error nothing changes.
+func (h *Header) Replace(name, value string) error {
+	f, err := newField(name, value)
+	if err != nil {
+		return err
+	}
+	i := h.first(name)
+	if i < 0 {
+		h.fields = append(h.fields, f)
+		return nil
+	}
+	h.fields[i] = f
+	rest := slices.DeleteFunc(h.fields[i+1:], func(g Field) bool { return g.Is(name) })
+	h.fields = h.fields[:i+1+len(rest)]
+	return nil
+}
+
+// Size is how many bytes WriteTo writes.
+func (h *Header) Size() int {
+	n := 0
+	for _, f := range h.fields {
+		n += len(f.raw)
+	}
+	if !h.noEnd {
+		n += len(crlf)
+	}
+	return n
+}
+
+// WriteTo writes the fields and the empty line behind them; fields that nobody
+// touched are byte-identical. A message that was read without that empty line is
+// written without it.
+func (h *Header) WriteTo(w io.Writer) (int64, error) {
+	buf := make([]byte, 0, h.Size())
+	for _, f := range h.fields {
+		buf = append(buf, f.raw...)
+	}
+	if !h.noEnd {
+		buf = append(buf, crlf...)
+	}
+	n, err := w.Write(buf)
+	if err != nil {
+		return int64(n), fmt.Errorf("write header: %w", err)
+	}
+	return int64(n), nil
+}
+
+// first is the index of the first field of that name, or -1.
+func (h *Header) first(name string) int {
+	return slices.IndexFunc(h.fields, func(f Field) bool { return f.Is(name) })
+}
