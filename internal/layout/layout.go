@@ -68,6 +68,13 @@ const (
 
 	// RunDir holds sockets and what init reports to the services.
 	RunDir = "/run/pforte"
+	// ResolvConf is what /etc/resolv.conf points to; netd writes it.
+	ResolvConf = RunDir + "/netd/resolv.conf"
+	// LockedConfig is the verified configuration that a locked box took from its
+	// seed volume, so that its management network comes up.
+	LockedConfig = RunDir + "/config-seed.dsse.json"
+	// SystemdRunDir is where the socket units that depend on the configuration go.
+	SystemdRunDir = "/run/systemd/system"
 	// BootReport is the JSON that init leaves for the services (appliance/boot.Report).
 	BootReport = RunDir + "/boot.json"
 	// LockedMark exists if and only if the data volume could not be unlocked.
