@@ -5,13 +5,13 @@ import "net/netip"
 // Document is the whole configuration of one box (format version 1). It is
 // immutable once parsed: Parse returns it only without any fault.
 type Document struct {
-	Version    int    // format, always 1
-	Serial     uint64 // grows with every change; a box takes only a greater one
-	Box        string // name of the box, a DNS label, shown everywhere
-	Network    Network
-	Management Management
-	Provider   Provider
-	Tenants    []Tenant
+	Version    int        `yaml:"version,omitempty"` // format, always 1
+	Serial     uint64     `yaml:"serial,omitempty"`  // grows with every change; a box takes only a greater one
+	Box        string     `yaml:"box,omitempty"`     // name of the box, a DNS label, shown everywhere
+	Network    Network    `yaml:"network,omitempty"`
+	Management Management `yaml:"management,omitempty"`
+	Provider   Provider   `yaml:"provider,omitempty"`
+	Tenants    []Tenant   `yaml:"tenants,omitempty"`
 }
 
 // Role says what a network interface is for; each has its own firewall rules.
@@ -26,86 +26,86 @@ const (
 
 // Network describes links by what identifies them, and addresses by role.
 type Network struct {
-	Links       []Link
-	Bonds       []Bond
-	VLANs       []VLAN
-	Interfaces  []Interface
-	Nameservers []netip.Addr
+	Links       []Link       `yaml:"links,omitempty"`
+	Bonds       []Bond       `yaml:"bonds,omitempty"`
+	VLANs       []VLAN       `yaml:"vlans,omitempty"`
+	Interfaces  []Interface  `yaml:"interfaces,omitempty"`
+	Nameservers []netip.Addr `yaml:"nameservers,omitempty"`
 }
 
 // Link is a physical interface, found by MAC or by Path (a udev path such as
 // "pci-0000:00:03.0"; exactly one of the two is set), renamed to Name. MTU 0 means 1500.
 type Link struct {
-	Name string
-	MAC  string
-	Path string
-	MTU  int
+	Name string `yaml:"name,omitempty"`
+	MAC  string `yaml:"mac,omitempty"`
+	Path string `yaml:"path,omitempty"`
+	MTU  int    `yaml:"mtu,omitempty"`
 }
 
 // Bond joins Links. Mode is "active-backup" or "802.3ad".
 type Bond struct {
-	Name  string
-	Links []string
-	Mode  string
-	MTU   int
+	Name  string   `yaml:"name,omitempty"`
+	Links []string `yaml:"links,omitempty"`
+	Mode  string   `yaml:"mode,omitempty"`
+	MTU   int      `yaml:"mtu,omitempty"`
 }
 
 // VLAN is an IEEE 802.1Q interface on Link (a link or a bond); ID is 1 to 4094.
 type VLAN struct {
-	Name string
-	Link string
-	ID   int
-	MTU  int
+	Name string `yaml:"name,omitempty"`
+	Link string `yaml:"link,omitempty"`
+	ID   int    `yaml:"id,omitempty"`
+	MTU  int    `yaml:"mtu,omitempty"`
 }
 
 // Interface gives a link, bond or VLAN its role and addresses. At most one
 // IPv4 and one IPv6 gateway; each lies in one of Addresses.
 type Interface struct {
-	Name      string
-	Role      Role
-	Addresses []netip.Prefix // host address with prefix length
-	Gateways  []netip.Addr
-	Routes    []Route
+	Name      string         `yaml:"name,omitempty"`
+	Role      Role           `yaml:"role,omitempty"`
+	Addresses []netip.Prefix `yaml:"addresses,omitempty"` // host address with prefix length
+	Gateways  []netip.Addr   `yaml:"gateways,omitempty"`
+	Routes    []Route        `yaml:"routes,omitempty"`
 }
 
 // Route sends To (masked) through Via, which lies in the interface's network.
 type Route struct {
-	To  netip.Prefix
-	Via netip.Addr
+	To  netip.Prefix `yaml:"to,omitempty"`
+	Via netip.Addr   `yaml:"via,omitempty"`
 }
 
 // Management says who may administer the box over the management network.
 type Management struct {
-	Port    uint16         // 0 means layout.PortManagement
-	From    []netip.Prefix // who may connect; empty means the interface's own networks
-	Roles   []RoleAuthority
-	Updates Updates
+	Port    uint16          `yaml:"port,omitempty"` // 0 means layout.PortManagement
+	From    []netip.Prefix  `yaml:"from,omitempty"` // who may connect; empty means the interface's own networks
+	Roles   []RoleAuthority `yaml:"roles,omitempty"`
+	Updates Updates         `yaml:"updates,omitempty"`
 }
 
 // RoleAuthority gives everyone whose client certificate chains to CA the role
 // Name: "owner", "hosting" or "monitor".
 type RoleAuthority struct {
-	Name string
-	CA   string // PEM, one or more certificates
+	Name string `yaml:"name,omitempty"`
+	CA   string `yaml:"ca,omitempty"` // PEM, one or more certificates
 }
 
 // Updates are the base URLs of the two TUF repositories (http or https; what
 // they serve is signed). Each holds metadata/ and targets/.
 type Updates struct {
-	Vendor string
-	Owner  string
+	Vendor string `yaml:"vendor,omitempty"`
+	Owner  string `yaml:"owner,omitempty"`
 }
 
 // Provider is the De-Mail provider (DMDA) behind the box.
 type Provider struct {
-	Name        string   // the provider's own domain, home of its system addresses
-	Host        string   // host name or address that overrides SRV; required in version 1
-	Port        uint16   // 0 means layout.PortProvider
-	CA          string   // PEM: issues the provider's server and client certificates
-	ServerNames []string // DNS names, one of which the server's certificate must carry
-	ClientNames []string // DNS names, one of which the provider's client certificate must carry when it pushes to us
-	Domains     []string // De-Mail domains: an address in one of them or below is a De-Mail address
-	CRL         []string // URLs of the revocation lists of CA, DER or PEM; empty: none is asked, and the health says so
+	Name        string   `yaml:"name,omitempty"`        // the provider's own domain, home of its system addresses
+	Host        string   `yaml:"host,omitempty"`        // host name or address that overrides SRV; required in version 1
+	Port        uint16   `yaml:"port,omitempty"`        // 0 means layout.PortProvider
+	CA          string   `yaml:"ca,omitempty"`          // PEM: issues the provider's server and client certificates
+	ServerNames []string `yaml:"serverNames,omitempty"` // DNS names, one of which the server's certificate must carry
+	ClientNames []string `yaml:"clientNames,omitempty"` // DNS names, one of which the provider's client certificate must carry when it pushes to us
+	Domains     []string `yaml:"domains,omitempty"`     // De-Mail domains: an address in one of them or below is a De-Mail address
+	CRL         []string `yaml:"crl,omitempty"`         // URLs of the revocation lists of CA, DER or PEM; empty: none is asked, and the health says so
 }
 
 // Direction of a tenant's domain.
@@ -120,55 +120,55 @@ const (
 
 // Tenant is one authority with its De-Mail account.
 type Tenant struct {
-	ID         string // a DNS label
-	Name       string // name of the account's holder
-	Account    string // De-Mail address of the account
-	Postmaster string // e-mail address that gets what nobody else can get
-	Language   string // "de" (default) or "en"
-	MaxSize    int64  // bytes of a message, 0 means 64 MiB
-	Clients    []Client
-	Domains    []Domain
-	Mappings   []Mapping
-	Inbound    Inbound
+	ID         string    `yaml:"id,omitempty"`         // a DNS label
+	Name       string    `yaml:"name,omitempty"`       // name of the account's holder
+	Account    string    `yaml:"account,omitempty"`    // De-Mail address of the account
+	Postmaster string    `yaml:"postmaster,omitempty"` // e-mail address that gets what nobody else can get
+	Language   string    `yaml:"language,omitempty"`   // "de" (default) or "en"
+	MaxSize    int64     `yaml:"maxSize,omitempty"`    // bytes of a message, 0 means 64 MiB
+	Clients    []Client  `yaml:"clients,omitempty"`
+	Domains    []Domain  `yaml:"domains,omitempty"`
+	Mappings   []Mapping `yaml:"mappings,omitempty"`
+	Inbound    Inbound   `yaml:"inbound,omitempty"`
 }
 
 // Client is a system of the tenant that may hand in mail: a client certificate
 // that chains to CA and carries one of Names, or one with exactly Fingerprint
 // (SHA-256 of the DER certificate, 64 hex digits). Networks narrows it further.
 type Client struct {
-	Name        string
-	CA          string
-	Names       []string
-	Fingerprint string
-	Networks    []netip.Prefix
+	Name        string         `yaml:"name,omitempty"`
+	CA          string         `yaml:"ca,omitempty"`
+	Names       []string       `yaml:"names,omitempty"`
+	Fingerprint string         `yaml:"fingerprint,omitempty"`
+	Networks    []netip.Prefix `yaml:"networks,omitempty"`
 }
 
 // Domain is a De-Mail domain of the tenant. CatchAll, if set, is the e-mail
 // address that gets what no mapping names; empty means such mail is refused.
 type Domain struct {
-	Name      string
-	Direction Direction
-	CatchAll  string
+	Name      string    `yaml:"name,omitempty"`
+	Direction Direction `yaml:"direction,omitempty"`
+	CatchAll  string    `yaml:"catchAll,omitempty"`
 }
 
 // Mapping ties an e-mail address of the tenant to one of its De-Mail
 // addresses, both ways.
 type Mapping struct {
-	Mail   string
-	DeMail string
+	Mail   string `yaml:"mail,omitempty"`
+	DeMail string `yaml:"deMail,omitempty"`
 }
 
 // Inbound says where the tenant's De-Mails go.
 type Inbound struct {
-	Servers []Server
-	CA      string   // PEM: issues the servers' certificates
-	Names   []string // DNS names, one of which the certificate must carry; empty means the server's Host
+	Servers []Server `yaml:"servers,omitempty"`
+	CA      string   `yaml:"ca,omitempty"`    // PEM: issues the servers' certificates
+	Names   []string `yaml:"names,omitempty"` // DNS names, one of which the certificate must carry; empty means the server's Host
 }
 
 // Server is one next hop, tried in order. TLS is "starttls" (default, and
 // required) or "implicit".
 type Server struct {
-	Host string
-	Port uint16 // 0 means 25 with starttls, 465 with implicit
-	TLS  string
+	Host string `yaml:"host,omitempty"`
+	Port uint16 `yaml:"port,omitempty"` // 0 means 25 with starttls, 465 with implicit
+	TLS  string `yaml:"tls,omitempty"`
 }
