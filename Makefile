@@ -1,0 +1,36 @@
+# Thin on purpose: every target is one or two lines that call Go.
+# SHORT=1 skips, by name, what needs QEMU. ONCE=1 makes `run` end by itself.
+# CUTS=n sets the number of power cuts in `test`.
+SHELL := /bin/bash
+GO    := go
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench image fuzz clean
+
+help: ## show this help
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## install the Debian packages that building and testing need
+	@$(GO) run ./cmd/vmrun setup
+
+run: setup ## build the box and run it before your eyes, with a provider and two tenants
+	@$(GO) run ./cmd/vmrun
+
+image: setup ## build build/pforte.efi, build/pforte.img and build/manifest.json
+	@$(GO) run ./cmd/mkimage -out build
+
+check: ## seconds: format, vet, staticcheck, rules and unit tests
+	@test -z "$$(gofmt -l cmd appliance image hsm internal qemu | tee /dev/stderr)" && $(GO) vet ./... && $(GO) tool staticcheck ./...
+	@SHORT=1 $(GO) test ./...
+
+test: setup ## everything: format, vet, staticcheck, rules, race, and the scenarios in QEMU
+	@test -z "$$(gofmt -l cmd appliance image hsm internal qemu | tee /dev/stderr)" && $(GO) vet ./... && $(GO) tool staticcheck ./...
+	@$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /qemu/e2e) && $(GO) test -count=1 -timeout 60m -v ./qemu/e2e
+
+bench: ## figures, as ratios against peers in the same run
+	@$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz: ## run each fuzz target for FUZZTIME (default 1m)
+	@$(GO) list ./... | while read p; do $(GO) test -list '^Fuzz' $$p | grep ^Fuzz | xargs -r -n1 -I{} $(GO) test -run '^$$' -fuzz '^{}$$' -fuzztime $${FUZZTIME:-1m} $$p || exit 1; done
+
+clean: ## remove build results (caches live in the user's cache folder)
+	@$(GO) clean ./... && rm -rf build
