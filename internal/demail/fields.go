@@ -121,16 +121,20 @@ func ProviderFields() []string {
 // sender chooses (options, sender, recipients, private-id) stays. It reports the
 // names that went, each once, in lower case.
 func StripProviderFields(h *Header) []string {
-	keep := senderFields()
+	keep, seen := senderFields(), map[string]bool{}
 	var gone []string
-	for _, f := range h.fields {
+	h.fields = slices.DeleteFunc(h.fields, func(f Field) bool {
 		name := lowerASCII(f.Name())
 		ours := strings.HasPrefix(name, fieldPrefix) || name == FieldEnvelopeTo
-		if ours && !slices.Contains(keep, name) && !slices.Contains(gone, name) {
+		if !ours || slices.Contains(keep, name) {
+			return false
+		}
+		if !seen[name] {
+			seen[name] = true
 			gone = append(gone, name)
 		}
-	}
-	h.Remove(gone...)
+		return true
+	})
 	return gone
 }
 
