@@ -1,0 +1,136 @@
+package smtpguard
+
+import (
+	"errors"
+	"strings"
+)
+
+// Bounds of RFC 5321 §4.5.3.1.
+const (
+	maxLocal  = 64
+	maxDomain = 255
+	maxPath   = 254 // without the angle brackets
+	maxLabel  = 63
+	// maxParams bounds the parameters of one MAIL or RCPT.
+	maxParams = 12
+)
+
+// CheckAddress reports why a is not a plain mailbox as the package comment
+// defines it; nil means that it can be written between angle brackets as it is.
+func CheckAddress(a string) error {
+	local, domain, found := strings.Cut(a, "@")
+	switch {
+	case len(a) > maxPath:
+		return errors.New("address is longer than 254 characters")
+	case !found:
+		return errors.New("address has no domain")
+	case len(local) == 0 || len(local) > maxLocal:
+		return errors.New("local part must have 1 to 64 characters")
+	case !dotAtom(local):
+		return errors.New("local part must be letters, digits and !#$%&'*+-/=?^_`{|}~ separated by single dots")
+	}
+	return checkDomain(domain)
+}
+
+func checkDomain(d string) error {
+	if len(d) == 0 || len(d) > maxDomain {
+		return errors.New("domain must have 1 to 255 characters")
+	}
+	for label := range strings.SplitSeq(d, ".") {
+		if len(label) == 0 || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
+			return errors.New("domain must be labels of 1 to 63 characters separated by dots")
+		}
+		for i := range len(label) {
+			if !alnum(label[i]) && label[i] != '-' {
+				return errors.New("domain may hold only letters, digits, hyphens and dots")
+			}
+		}
+	}
+	return nil
+}
+
+func dotAtom(s string) bool {
+	for atom := range strings.SplitSeq(s, ".") {
+		if atom == "" {
+			return false
+		}
+		for i := range len(atom) {
+			if !alnum(atom[i]) && !strings.ContainsRune("!#$%&'*+-/=?^_`{|}~", rune(atom[i])) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func alnum(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
+}
+
+// path checks the argument of MAIL or RCPT: prefix, path, parameters. It returns
+// the argument as go-smtp must read it.
+func path(arg, prefix string, null bool) (string, *Error) {
+	if len(arg) < len(prefix) || !strings.EqualFold(arg[:len(prefix)], prefix) {
+		return "", Errorf(501, "5.5.4", "the command needs %s<address>", prefix)
+	}
+	inner, found := strings.CutPrefix(strings.TrimLeft(arg[len(prefix):], " "), "<")
+	if !found {
+		return "", Errorf(501, "5.5.4", "the address must stand in angle brackets: %s<address>", prefix)
+	}
+	address, rest, found := strings.Cut(inner, ">")
+	if !found || rest != "" && rest[0] != ' ' {
+		if strings.Contains(address, `"`) {
+			return "", Errorf(553, "5.1.3", "quoted local parts are not taken; use a plain address")
+		}
+		return "", Errorf(501, "5.5.4", "the address must end in > followed by a space or the end of the line")
+	}
+	if address != "" || !null {
+		if fault := pathFault(address); fault != nil {
+			return "", fault
+		}
+	}
+	if fault := params(rest); fault != nil {
+		return "", fault
+	}
+	return prefix + "<" + address + ">" + rest, nil
+}
+
+func pathFault(address string) *Error {
+	switch {
+	case strings.HasPrefix(address, "@"):
+		return Errorf(553, "5.1.3", "source routes are not taken; use a plain address")
+	case strings.ContainsAny(address, `"\`):
+		return Errorf(553, "5.1.3", "quoted local parts are not taken; use a plain address")
+	case strings.Contains(address, "@["):
+		return Errorf(553, "5.1.3", "address literals are not taken; use a domain")
+	}
+	for i := range len(address) {
+		if address[i] >= 0x80 {
+			return Errorf(553, "5.6.7", "addresses must be ASCII; De-Mail knows no others")
+		}
+	}
+	if err := CheckAddress(address); err != nil {
+		return Errorf(553, "5.1.3", "%s", err.Error())
+	}
+	return nil
+}
+
+// params checks the parameters' syntax (RFC 5321 §4.1.2) and that none comes
+// twice: two readers may take different ones.
+func params(s string) *Error {
+	seen := map[string]bool{}
+	for _, param := range strings.Fields(s) {
+		key, value, _ := strings.Cut(param, "=")
+		key = strings.ToUpper(key)
+		switch {
+		case key == "" || strings.Contains(value, "="):
+			return Errorf(501, "5.5.4", "a parameter must be KEYWORD or KEYWORD=value")
+		case seen[key]:
+			return Errorf(501, "5.5.4", "parameter %s stands there twice", key)
+		case len(seen) == maxParams:
+			return Errorf(501, "5.5.4", "too many parameters")
+		}
+		seen[key] = true
+	}
+	return nil
+}
