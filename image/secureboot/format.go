@@ -161,9 +161,10 @@ func (u *Update) Verify(variable string, cert *x509.Certificate) error {
 	if err != nil {
 		return fmt.Errorf("verify update of %s: %w", variable, err)
 	}
-	signed := signedBytes(variable, u.stamp, u.content)
-	digest := sha256.Sum256(signed)
+	content := signedBytes(variable, u.stamp, u.content)
+	digest := sha256.Sum256(content)
 	for _, si := range p.SignerInfo {
+		signed := content
 		if attrs := si.AuthenticatedAttributes; attrs != nil {
 			if !bytes.Equal(attrs.MessageDigest, digest[:]) {
 				continue
