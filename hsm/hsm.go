@@ -6,7 +6,14 @@
 // one process only, keyd; everybody else goes through hsm/keyclient.
 package hsm
 
-import "errors"
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+)
 
 // Purpose says what a key is for. There is at most one key per purpose.
 type Purpose string
@@ -50,4 +57,25 @@ var (
 	ErrLockedOut = errors.New("key device is locked against further tries")
 	// ErrDenied: the caller may not use this key.
 	ErrDenied = errors.New("caller may not use this key")
+	// ErrNoDevice: there is no TPM, or it does not answer.
+	ErrNoDevice = errors.New("no key device")
+	// ErrDeviceChanged: the keys were made in another TPM, or this one was cleared.
+	ErrDeviceChanged = errors.New("the key device is not the one that made the keys")
+	// ErrBadCertificate: the certificate fits the key and still cannot serve its purpose.
+	ErrBadCertificate = errors.New("certificate cannot serve its purpose")
+	// ErrLocked: the data volume is locked, so nothing can be kept.
+	ErrLocked = errors.New("the data volume is locked")
+	// ErrTooManyUses: the caller used keys faster than the bound allows.
+	ErrTooManyUses = errors.New("too many uses of the keys; try again")
 )
+
+// Fingerprint is how people compare public keys: "sha256:" and 64 hexadecimal
+// digits, over the key's SubjectPublicKeyInfo (RFC 5280, 4.1.2.7).
+func Fingerprint(public crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", fmt.Errorf("fingerprint of a public key: %w", err)
+	}
+	sum := sha256.Sum256(der)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}

@@ -39,6 +39,8 @@ const (
 	// headerSize is the size of a TPM response header: tag, size, code
 	// (TPM 2.0 Library, Part 1, clause 18.2).
 	headerSize = 10
+	// stateFile is where swtpm keeps a TPM 2.0's permanent state in its folder.
+	stateFile = "tpm2-00.permall"
 )
 
 // errOff reports a command to an emulator whose power is off.
@@ -58,6 +60,17 @@ type TPM struct {
 // swtpm is not installed the test fails, or is skipped with SHORT=1.
 func StartTPM(t testing.TB) *TPM {
 	t.Helper()
+	return start(t, "")
+}
+
+// RestoreTPM starts an emulator from what Save wrote.
+func RestoreTPM(t testing.TB, path string) *TPM {
+	t.Helper()
+	return start(t, path)
+}
+
+func start(t testing.TB, saved string) *TPM {
+	t.Helper()
 	if _, err := exec.LookPath("swtpm"); err != nil {
 		if os.Getenv("SHORT") == "1" {
 			t.Skip("SHORT=1 and no TPM emulator: swtpm is not installed")
@@ -67,6 +80,9 @@ func StartTPM(t testing.TB) *TPM {
 	dir, err := filepath.Abs(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if saved != "" {
+		copyFile(t, saved, filepath.Join(dir, stateFile))
 	}
 	tpm := &TPM{dir: dir}
 	t.Cleanup(tpm.PowerOff)
@@ -95,6 +111,29 @@ func (t *TPM) PowerOff() {
 func (t *TPM) PowerOn(tb testing.TB) {
 	tb.Helper()
 	if err := t.powerOn(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Save writes the TPM's permanent state, seeds included, to path, for a fixture.
+// The power must be off.
+func (t *TPM) Save(tb testing.TB, path string) {
+	tb.Helper()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn != nil {
+		tb.Fatal("save TPM state: the power is on")
+	}
+	copyFile(tb, filepath.Join(t.dir, stateFile), path)
+}
+
+func copyFile(tb testing.TB, from, to string) {
+	tb.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o600)
+	}
+	if err != nil {
 		tb.Fatal(err)
 	}
 }
