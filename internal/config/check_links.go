@@ -67,9 +67,8 @@ func (c *checker) linkName(t *linkTable, path, name, kind string) {
 	if c.missing(p, name, "name it for what it is, such as tenant0") {
 		return
 	}
-	if !isInterfaceName(name) {
+	if !isInterfaceName(name) { // entered all the same, so that who uses it is not blamed
 		c.fault(p, "use a letter, then lower-case letters, digits, hyphens and dots, 15 in all; not lo, all or default", "%s is no name for an interface", quote(name))
-		return
 	}
 	if first, ok := t.path[name]; ok {
 		c.fault(p, "give each its own name", "%q is already the name of %s", name, first)

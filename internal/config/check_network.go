@@ -65,9 +65,24 @@ func (c *checker) role(path string, role Role) {
 	}
 }
 
+// rolesKnown reports whether every interface has a role; if not, that is the fault.
+func (c *checker) rolesKnown() bool {
+	if !c.sound("network.interfaces") {
+		return false
+	}
+	for _, ifc := range c.doc.Network.Interfaces {
+		switch ifc.Role {
+		case RoleTenant, RoleProvider, RoleManagement:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // roles checks that each role has an interface.
 func (c *checker) roles() {
-	if !c.sound("network.interfaces") {
+	if !c.rolesKnown() {
 		return
 	}
 	for _, role := range []Role{RoleTenant, RoleProvider, RoleManagement} {
@@ -129,17 +144,25 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// nextHop reports whether a is a neighbour on the interface, and not the box.
-func nextHop(ifc Interface, a netip.Addr) bool {
+// nextHop checks that a router is a neighbour on the interface, and not the box.
+func (c *checker) nextHop(path, what string, ifc Interface, a netip.Addr) {
 	if a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
-		return true // fe80::/10 is on every link
+		return // fe80::/10 is on every link
 	}
 	for _, p := range ifc.Addresses {
-		if p.IsValid() && p.Contains(a) && p.Addr() != a && hostFault(netip.PrefixFrom(a, p.Bits())) == "" {
-			return true
+		switch {
+		case !p.IsValid() || !p.Contains(a):
+		case p.Addr() == a:
+			c.fault(path, "give the "+what+"'s address", "%s %s is the box itself", what, a)
+			return
+		case hostFault(netip.PrefixFrom(a, p.Bits())) != "":
+			c.fault(path, "give the "+what+"'s address", "%s %s is not the address of one machine in %s", what, a, p.Masked())
+			return
+		default:
+			return
 		}
 	}
-	return false
+	c.fault(path, "give an address in one of the interface's networks", "%s %s lies in no network of interface %q", what, a, ifc.Name)
 }
 
 func (c *checker) gateways(path string, ifc Interface) {
@@ -154,8 +177,8 @@ func (c *checker) gateways(path string, ifc Interface) {
 			continue
 		}
 		four, six = four || g.Is4(), six || g.Is6()
-		if c.sound(path+".addresses") && !nextHop(ifc, g) {
-			c.fault(at(list, i), "give the gateway's own address in one of the interface's networks", "gateway %s lies in no network of interface %q", g, ifc.Name)
+		if c.sound(path + ".addresses") {
+			c.nextHop(at(list, i), "gateway", ifc, g)
 		}
 	}
 }
@@ -173,8 +196,8 @@ func (c *checker) routes(path string, ifc Interface) {
 			c.fault(p+".via", "give the next router", "via is missing")
 		case r.To.IsValid() && r.To.Addr().Is4() != r.Via.Is4():
 			c.fault(p+".via", "use addresses of one family", "%s is no router for %s", r.Via, r.To)
-		case c.sound(path+".addresses") && !nextHop(ifc, r.Via):
-			c.fault(p+".via", "give a router in one of the interface's networks", "router %s lies in no network of interface %q", r.Via, ifc.Name)
+		case c.sound(path + ".addresses"):
+			c.nextHop(p+".via", "router", ifc, r.Via)
 		}
 	}
 }
@@ -286,8 +309,11 @@ func (c *checker) nameservers() {
 // reachable checks that a can be reached, over an interface with one of the
 // roles if any are given: the firewall of the others would drop it.
 func (c *checker) reachable(path string, a netip.Addr, roles ...Role) {
-	if !c.sound("network.interfaces") {
+	if !c.rolesKnown() || c.lacksAddress() {
 		return
+	}
+	if len(roles) > 0 && len(c.doc.Network.ByRole(roles[0])) == 0 {
+		return // the missing role is the fault
 	}
 	ifc, ok := c.doc.Network.Reach(a)
 	if !ok {
@@ -302,6 +328,17 @@ func (c *checker) reachable(path string, a netip.Addr, roles ...Role) {
 	if len(roles) > 0 {
 		c.fault(path, fmt.Sprintf("reach it over a %s interface", roles[0]), "%s would be reached over %q, a %s interface", a, ifc.Name, ifc.Role)
 	}
+}
+
+// lacksAddress reports whether some interface has no address; then that is the
+// fault, and what cannot be reached follows from it.
+func (c *checker) lacksAddress() bool {
+	for _, ifc := range c.doc.Network.Interfaces {
+		if len(ifc.Addresses) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // host checks a host that the box connects to: an address must be reachable in

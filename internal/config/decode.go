@@ -79,9 +79,22 @@ func syntaxFault(err error) Fault {
 		if n, err := strconv.Atoi(m[1]); err == nil {
 			f.Line = n
 		}
+		if parserComplaint(m[2]) { // which counts lines from 0, where the scanner counts from 1
+			f.Line++
+		}
 		f.Text += ": " + m[2]
 	}
 	return f
+}
+
+// parserComplaint tells the two halves of the YAML reader apart by their words.
+func parserComplaint(text string) bool {
+	for _, expected := range []string{"<stream-start>", "<document start>", "node content", "'-' indicator", "key", "',' or ']'", "',' or '}'"} {
+		if text == "did not find expected "+expected {
+			return true
+		}
+	}
+	return false
 }
 
 // decoder fills Go values from nodes and notes what does not fit. bad holds the

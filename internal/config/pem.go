@@ -27,14 +27,14 @@ func Certificates(text string) ([]*x509.Certificate, error) {
 			return nil, errors.New("not PEM, or text beside it")
 		}
 		if block.Type != "CERTIFICATE" {
-			return nil, fmt.Errorf("holds a %s, and only certificates belong here", strings.ToLower(block.Type))
+			return nil, fmt.Errorf("holds %s, and only certificates belong here", quote(block.Type))
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d is damaged", len(certs)+1)
 		}
 		if !cert.BasicConstraintsValid || !cert.IsCA {
-			return nil, fmt.Errorf("certificate %d (%s) is not one of an authority", len(certs)+1, cert.Subject)
+			return nil, fmt.Errorf("certificate %d (%s) is not one of an authority", len(certs)+1, quote(cert.Subject.String()))
 		}
 		if certs = append(certs, cert); len(certs) > maxCertificates {
 			return nil, fmt.Errorf("more than %d certificates", maxCertificates)
@@ -57,7 +57,7 @@ func (c *checker) authority(path, text string) [][sha256.Size]byte {
 	}
 	certs, err := Certificates(text)
 	if err != nil {
-		c.fault(path, "give the authority's certificate, or several, as PEM from BEGIN to END", "no usable certificate: %s", quote(err.Error()))
+		c.fault(path, "give the authority's certificate, or several, as PEM from BEGIN to END", "no usable certificate: %v", err)
 		return nil
 	}
 	prints := make([][sha256.Size]byte, len(certs))
