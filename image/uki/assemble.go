@@ -16,7 +16,7 @@ func (s *Stub) replaceSBAT(data []byte) error {
 		if sectionName(s.sections[i].header.Name) != SectionSBAT {
 			continue
 		}
-		room := uint64(maxAddress)
+		room := uint64(maxMemory)
 		if i+1 < len(s.sections) {
 			room = uint64(s.sections[i+1].header.VirtualAddress)
 		}

@@ -31,7 +31,7 @@ const (
 
 	subsystemEFIApplication = 10
 	pageSize                = 4096
-	maxAddress              = 1<<31 - 1 // of a section's end, in memory and in the file
+	maxMemory               = MaxStub // of a stub, from its base to its last section's end
 )
 
 // magic is the line by which sd-stub says its version, in its section .sdmagic.
@@ -162,7 +162,7 @@ func (s *Stub) readSections(f *pe.File, b []byte) error {
 		switch {
 		case uint64(h.VirtualAddress) < last || h.VirtualAddress%pageSize != 0:
 			return fmt.Errorf("section %q at %#x: overlaps the one before or is not page-aligned", sec.Name, h.VirtualAddress)
-		case h.VirtualSize == 0 || p.end() > maxAddress:
+		case h.VirtualSize == 0 || p.end() > maxMemory:
 			return fmt.Errorf("section %q has %#x bytes in memory", sec.Name, h.VirtualSize)
 		case uint64(h.PointerToRawData)+uint64(h.SizeOfRawData) > uint64(len(b)):
 			return fmt.Errorf("section %q lies beyond the end of the file", sec.Name)
