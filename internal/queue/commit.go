@@ -1,0 +1,218 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"time"
+)
+
+// Commit takes the message in charge. It sets e's ID, Size and SHA256; recipients
+// with a zero NextTry are due at once; Attempts and the rest of their state start
+// at zero. When it returns nil, the message is durable and the relay may
+// answer 250. On any error the relay must answer 4xx: the message may, after
+// ErrSick or an ended context, still turn up in the queue, but not be lost once
+// acknowledged. The body is finished in any case.
+func (q *Queue) Commit(ctx context.Context, e *Envelope, body *Body) error {
+	if body == nil || body.q != q {
+		return fmt.Errorf("%w: body is not of this queue", ErrInvalid)
+	}
+	defer body.Abort()
+	if err := q.enter(); err != nil {
+		return err
+	}
+	defer q.leave()
+	t := q.newTxn()
+	if err := t.addMessage(e, body, time.Now()); err != nil {
+		return err
+	}
+	return q.commitBodies(ctx, t, e.ID, body)
+}
+
+// commitBodies commits a batch in which bodies are born.
+func (q *Queue) commitBodies(ctx context.Context, t *txn, id ID, bodies ...*Body) error {
+	err := t.commit(ctx)
+	if err == nil || errors.Is(err, errUnsure) {
+		for _, b := range bodies {
+			b.done() // the files stay: the batch that refers to them is stored, or may be
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", id, err)
+	}
+	return nil
+}
+
+// addMessage seals the body and puts the message into the batch.
+func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
+	if body == nil || body.q != t.q {
+		return fmt.Errorf("%w: body is not of this queue", ErrInvalid)
+	}
+	e.ID, e.Size, e.SHA256 = body.ID(), body.Size(), body.sum()
+	for i := range e.Recipients {
+		r := &e.Recipients[i]
+		r.State, r.Attempts, r.Uncertain, r.Last = Waiting, 0, 0, Reply{}
+		if r.NextTry.IsZero() {
+			r.NextTry = now.Truncate(time.Millisecond)
+		}
+	}
+	if err := e.check(); err != nil {
+		return fmt.Errorf("queue %s: %w", e.ID, err)
+	}
+	if err := body.seal(); err != nil {
+		return err
+	}
+	id, err := e.ID.binary()
+	if err != nil {
+		return err
+	}
+	if small, ok := body.inline(); ok {
+		t.set(idKey(keyInline, id), encodeInline(small))
+	} else {
+		t.set(idKey(keyFile, id), encodeFile(e.Size))
+	}
+	st := state{due: nextDue(e.Recipients)}
+	st.events = t.addTrace(id, 0, acceptedEvent(e, now))
+	t.set(idKey(keyMessage, id), encodeEnvelope(keyMessage, e))
+	t.set(idKey(keyState, id), encodeState(st, e.Recipients))
+	t.addDue(dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, id})
+	t.count(e.Tenant, countsFor(e))
+	return nil
+}
+
+// countsFor is what a waiting message adds to its tenant's counts.
+func countsFor(e *Envelope) Counts {
+	return Counts{Messages: 1, Recipients: int64(len(e.Recipients)), Bytes: e.Size}
+}
+
+// nextDue is the earliest time at which a recipient waits for an attempt, in
+// milliseconds; never if none waits.
+func nextDue(recipients []Recipient) int64 {
+	due := int64(never)
+	for i := range recipients {
+		if recipients[i].State == Waiting {
+			due = min(due, dueMillis(recipients[i].NextTry))
+		}
+	}
+	return due
+}
+
+// never is later than every due time.
+const never = math.MaxInt64
+
+// Body opens a message's body for reading, with its Prefix in front. ErrUnknown:
+// there is no such message. ErrCorrupt: its body is missing or damaged; the relay
+// then finishes the message as a dead letter.
+func (q *Queue) Body(id ID) (*BodyReader, error) {
+	if err := q.enter(); err != nil {
+		return nil, err
+	}
+	defer q.leave()
+	r, err := q.openBody(id)
+	if err != nil {
+		err = fmt.Errorf("queue %s: read body: %w", id, err)
+		if errors.Is(err, ErrCorrupt) {
+			q.sawCorrupt(err)
+		}
+		return nil, err
+	}
+	return r, nil
+}
+
+func (q *Queue) openBody(id ID) (*BodyReader, error) {
+	e, _, err := q.load(id)
+	if err != nil {
+		return nil, err
+	}
+	r := &BodyReader{
+		id: id, prefix: e.Prefix, size: e.Size, total: int64(len(e.Prefix)) + e.Size, want: e.SHA256,
+		hash: sha256.New(), fail: q.sawCorrupt, close: func() error { return nil },
+	}
+	key, err := id.binary()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := q.store.get(idKey(keyInline, key))
+	if err == nil {
+		small, err := decodeInline(raw)
+		r.src = bytes.NewReader(small)
+		return r, err
+	}
+	if !errors.Is(err, ErrUnknown) {
+		return nil, err
+	}
+	f, err := q.fs.Open(q.spool.path(id))
+	if isNotExist(err) {
+		return nil, fmt.Errorf("%w: there is no body", ErrCorrupt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.src, r.close = f, f.Close
+	return r, nil
+}
+
+// sawCorrupt counts a body that does not match its hash.
+func (q *Queue) sawCorrupt(err error) {
+	q.log.Error("queue body is damaged", "error", err)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.corrupt++
+}
+
+// load reads a message's envelope and state.
+func (q *Queue) load(id ID) (*Envelope, state, error) {
+	key, err := id.binary()
+	if err != nil {
+		return nil, state{}, err
+	}
+	raw, err := q.store.get(idKey(keyMessage, key))
+	if err != nil {
+		return nil, state{}, err
+	}
+	e, err := decodeEnvelope(keyMessage, id, raw)
+	if err != nil {
+		return nil, state{}, err
+	}
+	raw, err = q.store.get(idKey(keyState, key))
+	if errors.Is(err, ErrUnknown) {
+		err = fmt.Errorf("%w: there is no state", ErrCorrupt)
+	}
+	if err != nil {
+		return nil, state{}, err
+	}
+	st, err := decodeState(e, raw)
+	return e, st, err
+}
+
+// clone is a deep copy, so that callers cannot change what the queue holds.
+func (e *Envelope) clone() *Envelope {
+	c := *e
+	c.Recipients = slices.Clone(e.Recipients)
+	c.Prefix = slices.Clone(e.Prefix)
+	if e.Attributes != nil {
+		c.Attributes = make(map[string]string, len(e.Attributes))
+		for name, value := range e.Attributes {
+			c.Attributes[name] = value
+		}
+	}
+	return &c
+}
+
+// DueAt lists the recipients that an attempt at the given time is for.
+func (e *Envelope) DueAt(now time.Time) []int {
+	var due []int
+	for i := range e.Recipients {
+		if r := &e.Recipients[i]; r.State == Waiting && dueMillis(r.NextTry) <= now.UnixMilli() {
+			due = append(due, i)
+		}
+	}
+	return due
+}
+
+var _ io.ReadCloser = (*BodyReader)(nil)

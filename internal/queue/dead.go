@@ -1,0 +1,128 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// DeadLetter is a message that nobody could be told about.
+type DeadLetter struct {
+	Envelope *Envelope // without Prefix
+	Reason   string
+	Since    time.Time
+}
+
+// DeadLetters lists dead letters, oldest first, from behind the ID after, at most
+// limit of them (and at most MaxList).
+func (q *Queue) DeadLetters(after ID, limit int) ([]DeadLetter, error) {
+	if err := q.enter(); err != nil {
+		return nil, err
+	}
+	defer q.leave()
+	lower, err := listFrom(keyDead, after)
+	if err != nil {
+		return nil, err
+	}
+	limit = min(limit, MaxList)
+	var out []DeadLetter
+	var bad error
+	err = q.store.scan(lower, prefixEnd(keyDead), func(key, value []byte) bool {
+		id, ok := keyID(key)
+		if !ok || len(out) >= limit {
+			return false
+		}
+		m, err := decodeMark(keyDead, value)
+		e, _, lerr := q.load(idFrom(id))
+		if bad = errors.Join(err, lerr); bad != nil {
+			return false
+		}
+		e.Prefix = nil
+		out = append(out, DeadLetter{e, m.reason, m.since})
+		return true
+	})
+	if err := errors.Join(err, bad); err != nil {
+		return nil, fmt.Errorf("queue dead letters: %w", err)
+	}
+	return out, nil
+}
+
+// Revive puts a dead letter back: all recipients that are not Delivered wait
+// again and are due at now, and its time of receipt counts from now.
+func (q *Queue) Revive(id ID, now time.Time) error {
+	return q.endDead(id, func(t *txn, e *Envelope, st state, key [idBytes]byte) error {
+		e.Received = now
+		for i := range e.Recipients {
+			if r := &e.Recipients[i]; r.State != Delivered {
+				r.State, r.NextTry = Waiting, now.Truncate(time.Millisecond)
+			}
+		}
+		if st.due = nextDue(e.Recipients); st.due == never {
+			return fmt.Errorf("%w: every recipient has it: drop it", ErrInvalid)
+		}
+		st.events = t.addTrace(key, st.events, Event{Kind: Revived, Time: now, Recipient: -1})
+		t.set(idKey(keyMessage, key), encodeEnvelope(keyMessage, e))
+		t.set(idKey(keyState, key), encodeState(st, e.Recipients))
+		t.addDue(dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, key})
+		t.count(e.Tenant, deadCounts(e).negative())
+		return nil
+	})
+}
+
+// Drop deletes a dead letter for good; reason goes into its trace.
+func (q *Queue) Drop(id ID, reason string) error {
+	return q.endDead(id, func(t *txn, e *Envelope, st state, key [idBytes]byte) error {
+		t.addTrace(key, st.events, Event{Kind: Dropped, Time: time.Now(), Recipient: -1, Reply: Reply{Text: clipText(reason)}})
+		t.count(e.Tenant, Counts{Bytes: -e.Size, Dead: -1})
+		t.forget(e, key)
+		return nil
+	})
+}
+
+// endDead runs one change that ends a message's time as a dead letter.
+func (q *Queue) endDead(id ID, do func(*txn, *Envelope, state, [idBytes]byte) error) error {
+	if err := q.enter(); err != nil {
+		return err
+	}
+	defer q.leave()
+	key, err := id.binary()
+	if err != nil {
+		return err
+	}
+	if !q.claim(key) {
+		return fmt.Errorf("queue %s: %w", id, ErrUnknown)
+	}
+	defer q.unclaim(key)
+	_, err = q.store.get(idKey(keyDead, key))
+	if err != nil {
+		return fmt.Errorf("queue %s: dead letter: %w", id, err)
+	}
+	e, st, err := q.load(id)
+	if err != nil {
+		return fmt.Errorf("queue %s: dead letter: %w", id, err)
+	}
+	t := q.newTxn()
+	if err := do(t, e, st, key); err != nil {
+		return fmt.Errorf("queue %s: %w", id, err)
+	}
+	t.delete(idKey(keyDead, key))
+	return q.commitBodies(context.Background(), t, id)
+}
+
+// claim keeps two callers from ending the same dead letter at once.
+func (q *Queue) claim(key [idBytes]byte) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken[key] != nil {
+		return false
+	}
+	q.taken[key] = &taken{begun: true, busy: true}
+	return true
+}
+
+func (q *Queue) unclaim(key [idBytes]byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.taken, key)
+}

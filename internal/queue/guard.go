@@ -1,0 +1,129 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// guard watches every change that the queue makes to the disk. The first one
+// that fails makes the store sick, before the caller even learns of it.
+//
+// Under the index it also freezes: the failed call never returns. Pebble's
+// answer to a failed log write is to end the process, by log.Fatal or by a
+// panic with a mutex half unlocked; but the relay must go on to answer 421, and
+// nothing may be written after the first failure. So the goroutine is left
+// standing, and every caller of ours waits on the sickness as well.
+//
+// A full disk is no sickness where Pebble can try again (tables), or where the
+// sender can (bodies).
+type guard struct {
+	vfs.FS
+	health *health
+	freeze bool
+}
+
+var _ vfs.FS = (*guard)(nil)
+
+// check passes harmless results through.
+func (g *guard) check(op, name string, err error) error {
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	base := g.PathBase(name)
+	if isFull(err) && !(g.freeze && isLog(base)) && !strings.HasPrefix(op, "sync") {
+		return err
+	}
+	g.health.fail(fmt.Errorf("%s %s: %w", op, base, err))
+	if g.freeze {
+		select {}
+	}
+	return err
+}
+
+// isLog reports whether Pebble cannot go on when this file cannot be written.
+func isLog(base string) bool {
+	return strings.HasSuffix(base, ".log") || strings.HasPrefix(base, "MANIFEST") || strings.HasPrefix(base, "marker")
+}
+
+func (g *guard) file(op, name string, f vfs.File, err error) (vfs.File, error) {
+	if err := g.check(op, name, err); err != nil {
+		return nil, err
+	}
+	return &guardFile{File: f, guard: g, name: name}, nil
+}
+
+// Create implements vfs.FS.
+func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := g.FS.Create(name, c)
+	return g.file("create", name, f, err)
+}
+
+// OpenReadWrite implements vfs.FS.
+func (g *guard) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := g.FS.OpenReadWrite(name, c, opts...)
+	return g.file("open", name, f, err)
+}
+
+// ReuseForWrite implements vfs.FS.
+func (g *guard) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := g.FS.ReuseForWrite(oldname, newname, c)
+	return g.file("reuse", newname, f, err)
+}
+
+// OpenDir implements vfs.FS.
+func (g *guard) OpenDir(name string) (vfs.File, error) {
+	f, err := g.FS.OpenDir(name)
+	return g.file("open", name, f, err)
+}
+
+// Rename implements vfs.FS.
+func (g *guard) Rename(oldname, newname string) error {
+	return g.check("rename", newname, g.FS.Rename(oldname, newname))
+}
+
+// Unwrap implements vfs.FS.
+func (g *guard) Unwrap() vfs.FS { return g.FS }
+
+// guardFile is an open file under a guard.
+type guardFile struct {
+	vfs.File
+	guard *guard
+	name  string
+}
+
+// Write implements vfs.File. A short write is a failed one.
+func (f *guardFile) Write(p []byte) (int, error) {
+	want := len(p)
+	n, err := f.File.Write(p)
+	if err == nil && n < want {
+		err = errShortWrite
+	}
+	return n, f.guard.check("write", f.name, err)
+}
+
+// WriteAt implements vfs.File.
+func (f *guardFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	return n, f.guard.check("write", f.name, err)
+}
+
+// Sync implements vfs.File.
+func (f *guardFile) Sync() error { return f.guard.check("sync", f.name, f.File.Sync()) }
+
+// SyncData implements vfs.File.
+func (f *guardFile) SyncData() error { return f.guard.check("sync", f.name, f.File.SyncData()) }
+
+// SyncTo implements vfs.File.
+func (f *guardFile) SyncTo(length int64) (bool, error) {
+	full, err := f.File.SyncTo(length)
+	return full, f.guard.check("sync", f.name, err)
+}
+
+// Close implements vfs.File.
+func (f *guardFile) Close() error { return f.guard.check("close", f.name, f.File.Close()) }
+
+var errShortWrite = errors.New("short write")

@@ -1,0 +1,367 @@
+// Package queue keeps accepted mail until it is delivered or has been reported
+// undeliverable. It is the place where "250 means durable" is true.
+//
+// # What it promises
+//
+//   - When Commit returns nil, the message is on stable storage: body, envelope,
+//     the state of each recipient, the due entry and the trace, all or nothing.
+//     The order is: body file synced, renamed, its folder synced, then one
+//     synced batch in the index. Bodies up to InlineLimit stand in the batch itself.
+//   - Begin is durable before it returns, so an attempt that a power cut interrupts
+//     is known afterwards: it is counted as Uncertain and tried again. The
+//     next hop may get such a message twice, which SMTP allows (RFC 5321 4.5.4.1, RFC 1047);
+//     it never gets it less than once.
+//   - Finish stores results and the messages born of them in one batch: a
+//     failure and its report exist together or not at all.
+//   - A message leaves the queue only by Finish with final states for all
+//     recipients, or by Drop. What cannot be reported becomes a dead letter and stays.
+//   - A torn or foreign record is set aside (quarantine) with a Condition; it
+//     never stops the others.
+//   - After the first failed write or fsync nothing is accepted any more (ErrSick),
+//     and no fsync is tried a second time. Only a new process, which reads
+//     everything back, knows what is stored.
+//   - Memory does not grow with the number of messages: they are found by scanning
+//     the due index, from where the last scan ended.
+//
+// It does not send, does not write reports and decides nothing about retries
+// except by the pure Schedule: that is the relay's. It never looks into a body.
+// It trusts its folder: whoever can write there can forge mail.
+//
+// # Fairness
+//
+// Messages wait in lanes, one for each tenant and next hop. Due serves the lanes in
+// turn, so a lane with 100,000 letters delays another's single one by its share
+// of one round only. Within a lane the lower Class goes first, then the earlier due time.
+//
+// # On disk (format 1)
+//
+//	format         "pforte-queue 1\n"; present once the index exists
+//	ballast        nothing; its space is given back when the disk is full
+//	index/         Pebble, format major version pinned
+//	spool/tmp/ID   a body that is coming in; deleted at start
+//	spool/XX/ID    a body larger than InlineLimit; XX: last byte of the ID in hex
+//
+// Keys of the index (ID in its 16 byte form, integers big-endian):
+//
+//	c tenant                     sums, kept by a merge operator
+//	m ID                         envelope, never changes
+//	s ID                         states of the recipients
+//	b ID / f ID                  small body / mark that spool/XX/ID is its body
+//	d tenant 0 hop 0 class ms ID waits for that time
+//	p ID                         an attempt is in progress
+//	x ID                         dead letter, with the reason
+//	t ID n                       n-th event of the trace
+//	z key                        record that was found corrupt under that key
+//
+// A message that is not quarantined has m, s, one of b and f, and exactly one of d, p
+// and x. Values are records as record.go describes: self-delimiting, versioned, checked.
+//
+// # Why not
+//
+//   - one file per message: one fsync of file and folder each, where Pebble shares one
+//     among all that wait;
+//   - large bodies in Pebble: they would be written again by each compaction.
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"gitlab.opencode.de/pforte/pforte/internal/durable"
+)
+
+// formatText is the content of the format file.
+const formatText = "pforte-queue 1\n"
+
+// Options of Open. The zero value is right for the box.
+type Options struct {
+	// Logger gets faults, without content. Nil means none.
+	Logger *slog.Logger
+	// Ballast is how many bytes are set aside on disk for the moment it is full.
+	// 0 means DefaultBallast, negative none.
+	Ballast int64
+	// DiskSlow is how long one write may take before the disk counts as slow.
+	// 0 means DefaultDiskSlow, negative: it is not watched.
+	DiskSlow time.Duration
+}
+
+// DefaultDiskSlow is the default of Options.DiskSlow.
+const DefaultDiskSlow = 5 * time.Second
+
+// Queue is an open queue. All methods may be called concurrently.
+type Queue struct {
+	fs      vfs.FS // with ballast and guard, for everything but the index
+	dir     string
+	log     *slog.Logger
+	health  *health
+	ballast *ballast
+	store   *store
+	spool   *spool
+	watch   io.Closer // of the disk health check
+	ids     idMaker
+	buffers sync.Pool
+	wake    chan struct{}
+
+	gate   sync.RWMutex // held for reading by each call, for writing by Close
+	closed bool
+	busy   sync.WaitGroup // commits under way, also those whose caller has left
+
+	dueMu sync.Mutex // one scan at a time
+
+	mu         sync.Mutex
+	lanes      map[string]*lane
+	lastLane   string // served last
+	taken      map[[idBytes]byte]*taken
+	totals     map[string]Counts
+	quarantine int64
+	corrupt    int64 // bodies that did not match their hash, since Open
+	recovered  Recovery
+}
+
+// Recovery tells what Open found after the last end, planned or not.
+type Recovery struct {
+	Temporary   int // unfinished bodies deleted: never acknowledged
+	Orphans     int // bodies deleted that no message refers to
+	Uncertain   int // messages whose attempt was cut off
+	Quarantined int // messages newly set aside
+}
+
+// Open opens the queue in dir, or makes it. It deletes what was never
+// acknowledged, finds the attempts that were cut off and sets aside what is
+// damaged. It fails if another process has the queue open, and if the index is
+// gone while bodies are there.
+func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
+	log := opts.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	h := newHealth(func(err error) { log.Error("queue store is sick: refusing mail", "error", err) })
+	q := &Queue{
+		dir: dir, log: log, health: h,
+		wake: make(chan struct{}, 1), lanes: map[string]*lane{},
+		taken: map[[idBytes]byte]*taken{}, totals: map[string]Counts{},
+	}
+	q.buffers.New = func() any { return new([InlineLimit]byte) }
+	q.ballast = newBallast(fsys, fsys.PathJoin(dir, "ballast"), opts.Ballast, h, log)
+	q.fs = &guard{FS: vfs.OnDiskFull(fsys, q.ballast.release), health: h}
+	watched, watch := watchDisk(fsys, opts.DiskSlow, h, log)
+	q.watch = watch
+	defer func() {
+		if err != nil {
+			_ = watch.Close()
+			err = fmt.Errorf("open queue %s: %w", dir, err)
+		}
+	}()
+	index := &guard{FS: vfs.OnDiskFull(watched, q.ballast.release), health: h, freeze: true}
+	if err := q.openFiles(index); err != nil {
+		return nil, err
+	}
+	if err := q.recover(); err != nil {
+		_ = q.store.close()
+		return nil, err
+	}
+	q.ballast.restore()
+	return q, nil
+}
+
+func watchDisk(fsys vfs.FS, slow time.Duration, h *health, log *slog.Logger) (vfs.FS, io.Closer) {
+	if slow == 0 {
+		slow = DefaultDiskSlow
+	}
+	return vfs.WithDiskHealthChecks(fsys, max(slow, 0), nil, func(info vfs.DiskSlowInfo) {
+		h.sawSlow(time.Now())
+		log.Warn("queue disk is slow", "operation", info.OpType.String(), "file", info.Path, "took", info.Duration)
+	})
+}
+
+// openFiles opens spool and index, in the order that frees space first.
+func (q *Queue) openFiles(index vfs.FS) error {
+	if err := q.fs.MkdirAll(q.dir, spoolMode); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	exists, err := q.readFormat()
+	if err != nil {
+		return err
+	}
+	if !exists {
+		if err := syncFolder(q.fs, q.fs.PathDir(q.dir)); err != nil {
+			return fmt.Errorf("make folder: %w", err)
+		}
+	}
+	q.spool, err = openSpool(q.fs, q.fs.PathJoin(q.dir, "spool"), &q.recovered)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		err := q.spool.bodies(func(id ID, _ int64) error {
+			return fmt.Errorf("body %s is there but the index is not: put back the index, or move the spool folder away", id)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	q.store, err = openStore(index, q.fs.PathJoin(q.dir, "index"), q.health, q.log, exists)
+	if err != nil || exists {
+		return err
+	}
+	if err = q.writeFormat(); err != nil {
+		_ = q.store.close()
+	}
+	return err
+}
+
+// writeFormat says that the index exists; from then on it must not be missing.
+func (q *Queue) writeFormat() error {
+	w, err := durable.CreateAt(q.spool, q.fs.PathJoin(q.spool.tmp, "format"), q.fs.PathJoin(q.dir, "format"), 0o600)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if _, err := w.Write([]byte(formatText)); err != nil {
+		return err
+	}
+	return w.Commit()
+}
+
+// readFormat reports whether the queue exists, and refuses a format it does not know.
+func (q *Queue) readFormat() (bool, error) {
+	f, err := q.fs.Open(q.fs.PathJoin(q.dir, "format"))
+	if isNotExist(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read format: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, int64(len(formatText))+1))
+	if err != nil {
+		return false, fmt.Errorf("read format: %w", err)
+	}
+	if string(text) != formatText {
+		return false, fmt.Errorf("format %q is not known: boot the release that wrote it", clipText(string(text)))
+	}
+	return true, nil
+}
+
+// Recovery tells what Open found.
+func (q *Queue) Recovery() Recovery { return q.recovered }
+
+// Sick is nil while the queue takes mail; otherwise the relay answers 421.
+// A failed disk write stays until a new process opens the queue.
+func (q *Queue) Sick() error { return q.health.err() }
+
+// Wake gets a value when a message may have become due earlier than NextDue said.
+func (q *Queue) Wake() <-chan struct{} { return q.wake }
+
+// Close waits for the commits under way and closes the index. Bodies that are
+// still open can only be aborted. After sickness it leaves everything as it is.
+func (q *Queue) Close() error {
+	q.gate.Lock()
+	defer q.gate.Unlock()
+	if q.closed {
+		return nil
+	}
+	q.closed = true
+	idle := make(chan struct{})
+	go func() { q.busy.Wait(); close(idle) }()
+	select {
+	case <-idle:
+	case <-q.health.fell:
+	}
+	return errors.Join(q.store.close(), q.watch.Close())
+}
+
+// enter begins a call; the caller defers leave.
+func (q *Queue) enter() error {
+	q.gate.RLock()
+	if q.closed {
+		q.gate.RUnlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (q *Queue) leave() { q.gate.RUnlock() }
+
+// txn is a batch together with what the queue's memory must learn when it is
+// durable.
+type txn struct {
+	q      *Queue
+	batch  *pebble.Batch
+	counts map[string]Counts
+	dues   []dueEntry
+	learn  []func() // under q.mu
+	after  []func() // later, without lock
+}
+
+func (q *Queue) newTxn() *txn {
+	return &txn{q: q, batch: q.store.db.NewBatch(), counts: map[string]Counts{}}
+}
+
+// set and delete fill the batch in memory and cannot fail: the batch is not
+// indexed and its size is bounded by the limits of a message.
+func (t *txn) set(key, value []byte) { _ = t.batch.Set(key, value, nil) }
+
+func (t *txn) delete(key []byte) { _ = t.batch.Delete(key, nil) }
+
+func (t *txn) count(tenant string, c Counts) { t.counts[tenant] = t.counts[tenant].plus(c) }
+
+func (t *txn) addDue(e dueEntry) {
+	t.set(dueKey(e.lane, e.class, e.due, e.id), nil)
+	t.dues = append(t.dues, e)
+}
+
+// commit makes t durable. After errUnsure it may still become so, and the memory
+// learns of it then.
+func (t *txn) commit(ctx context.Context) error {
+	for tenant, c := range t.counts {
+		_ = t.batch.Merge(countsKey(tenant), c.encode(), nil)
+	}
+	t.q.busy.Add(1)
+	return t.q.store.commit(ctx, t.batch, t.done)
+}
+
+// done runs once, on the committing goroutine: first with stored true or false,
+// before the caller goes on; what it returns runs after that.
+func (t *txn) done(stored bool) (after func()) {
+	if stored {
+		t.q.mu.Lock()
+		for tenant, c := range t.counts {
+			t.q.totals[tenant] = t.q.totals[tenant].plus(c)
+		}
+		for _, e := range t.dues {
+			t.q.lane(e.lane).add(e)
+		}
+		for _, learn := range t.learn {
+			learn()
+		}
+		t.q.mu.Unlock()
+		if len(t.dues) > 0 {
+			t.q.signal()
+		}
+	}
+	return func() {
+		defer t.q.busy.Done()
+		if stored {
+			for _, do := range t.after {
+				do()
+			}
+			_ = t.batch.Close()
+		}
+	}
+}
+
+func (q *Queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}

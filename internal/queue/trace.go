@@ -1,0 +1,131 @@
+package queue
+
+import (
+	"fmt"
+	"time"
+)
+
+// EventKind says what happened to a message.
+type EventKind string
+
+// Event kinds. The text is on disk.
+const (
+	Accepted  EventKind = "accepted"
+	Attempt   EventKind = "attempt"   // begun
+	Uncertain EventKind = "uncertain" // an attempt was cut off: the next hop may have the message
+	Deferred  EventKind = "deferred"
+	Delivery  EventKind = "delivered"
+	Failure   EventKind = "failed"
+	Reported  EventKind = "reported" // Other is the report's ID
+	DeadEnd   EventKind = "dead"
+	Revived   EventKind = "revived"
+	Dropped   EventKind = "dropped"
+	Finished  EventKind = "finished" // nothing is kept but the trace
+)
+
+// Event is one entry of a message's trace. It is written in the same batch as
+// what it tells of, and stays when the message is gone, until Expire.
+type Event struct {
+	Kind      EventKind
+	Time      time.Time
+	Recipient int    // index in Envelope.Recipients; -1 if it is about all
+	Reply     Reply  // of the next hop, or the reason in Text
+	Other     ID     // another message
+	envelope  []byte // Accepted only: the envelope's record without Prefix
+}
+
+func encodeEvent(e Event) []byte {
+	r := newRecord(keyTrace)
+	r.text(fieldEventKind, string(e.Kind))
+	r.time(fieldEventTime, e.Time)
+	r.uint(fieldEventRcpt, uint64(e.Recipient+1))
+	r.uint(fieldEventCode, uint64(e.Reply.Code))
+	r.text(fieldEventEnh, e.Reply.Enhanced)
+	r.text(fieldEventText, e.Reply.Text)
+	r.text(fieldEventOther, string(e.Other))
+	r.bytes(fieldEventEnv, e.envelope)
+	return r.seal()
+}
+
+func decodeEvent(raw []byte) (Event, error) {
+	payload, err := openRecord(keyTrace, raw)
+	if err != nil {
+		return Event{}, err
+	}
+	e := Event{Recipient: -1}
+	err = eachField(payload, func(f field) (err error) {
+		switch f.number {
+		case fieldEventKind:
+			e.Kind = EventKind(f.text())
+		case fieldEventTime:
+			e.Time, err = f.time()
+		case fieldEventRcpt:
+			var n int
+			n, err = f.int()
+			e.Recipient = n - 1
+		case fieldEventCode:
+			e.Reply.Code, err = f.int()
+		case fieldEventEnh:
+			e.Reply.Enhanced = f.text()
+		case fieldEventText:
+			e.Reply.Text = f.text()
+		case fieldEventOther:
+			e.Other = ID(f.text())
+		case fieldEventEnv:
+			e.envelope = append([]byte(nil), f.value...)
+		}
+		return err
+	})
+	return e, err
+}
+
+// acceptedEvent carries the envelope, so that the trace tells from whom to whom
+// when the message itself is gone. The prefix is left out: it may hold header
+// fields that came with the message.
+func acceptedEvent(e *Envelope, now time.Time) Event {
+	bare := *e
+	bare.Prefix = nil
+	return Event{Kind: Accepted, Time: now, Recipient: -1, envelope: encodeEnvelope(keyMessage, &bare)}
+}
+
+// Trace returns what became of a message, oldest first, and its envelope as it
+// was accepted (without Prefix). ErrUnknown means that there never was such a
+// message, or that its trace has expired.
+func (q *Queue) Trace(id ID) (*Envelope, []Event, error) {
+	b, err := id.binary()
+	if err != nil {
+		return nil, nil, fmt.Errorf("trace: %w", err)
+	}
+	var (
+		envelope *Envelope
+		events   []Event
+		bad      error
+	)
+	upper := append(idKey(keyTrace, b), 0xff, 0xff, 0xff, 0xff)
+	err = q.store.scan(idKey(keyTrace, b), upper, func(_, value []byte) bool {
+		event, err := decodeEvent(value)
+		if err == nil && event.envelope != nil {
+			envelope, err = decodeEnvelope(keyMessage, id, event.envelope)
+		}
+		bad = err
+		events = append(events, event)
+		return err == nil
+	})
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("trace %s: %w", id, err)
+	case bad != nil:
+		return nil, nil, fmt.Errorf("trace %s: %w", id, bad)
+	case len(events) == 0:
+		return nil, nil, fmt.Errorf("trace %s: %w", id, ErrUnknown)
+	}
+	return envelope, events, nil
+}
+
+// addTrace puts events into a batch; first is the number of the first one.
+func (t *txn) addTrace(id [idBytes]byte, first uint64, events ...Event) uint64 {
+	for i, e := range events {
+		t.set(traceKey(id, first+uint64(i)), encodeEvent(e))
+	}
+	return first + uint64(len(events))
+}
