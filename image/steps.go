@@ -91,7 +91,7 @@ func (b *builder) writeLock() error {
 
 func (b *builder) stepUserland(ctx context.Context) (string, error) {
 	var err error
-	b.programs, err = userland.Build(ctx, b.Source, filepath.Join(b.work, "userland"))
+	b.programs, err = userland.Build(ctx, b.Source, b.CacheDir)
 	if err != nil {
 		return "", err
 	}

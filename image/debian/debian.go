@@ -88,6 +88,14 @@ func Fetch(ctx context.Context, o Options, requests []Request) (*Set, error) {
 		return nil, err
 	}
 	defer unlock()
+	for _, pattern := range []string{".download-*", "unpacked/.tmp-*"} { // left by a build that was killed
+		left, _ := filepath.Glob(filepath.Join(cache, pattern))
+		for _, dir := range left {
+			if err := os.RemoveAll(dir); err != nil {
+				return nil, err
+			}
+		}
+	}
 	f := fetcher{o, cache}
 	entries, err := f.choose(ctx, requests)
 	if err != nil {

@@ -9,6 +9,8 @@ var programs = []string{
 	"/usr/lib/systemd/systemd-shutdown",
 	"/usr/lib/systemd/systemd-sysctl",
 	"/usr/bin/systemd-tmpfiles",
+	"/usr/bin/mount", // systemd starts these two for its mount units; not set-user-id here
+	"/usr/bin/umount",
 	"/usr/bin/journalctl", // moves the journal to /var (systemd-journal-flush), and lets apid read it
 	"/usr/sbin/cryptsetup",
 	"/usr/sbin/mke2fs",
@@ -77,5 +79,6 @@ func Packages() []string {
 		"libpam0g", "libpcre2-8-0", "libseccomp2", "libselinux1", "libssl3t64", "libzstd1", "zlib1g",
 		"cryptsetup-bin", "libcryptsetup12", "libdevmapper1.02.1", "libjson-c5", "libpopt0", "libudev1", "libuuid1",
 		"e2fsprogs", "libcom-err2", "libext2fs2t64",
+		"mount", "libsmartcols1",
 	}
 }

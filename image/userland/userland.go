@@ -26,10 +26,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/u-root/gobusybox/src/pkg/bb"
 	"github.com/u-root/gobusybox/src/pkg/bb/findpkg"
@@ -40,7 +42,7 @@ import (
 // ModulePath is this source tree's Go module.
 const ModulePath = "gitlab.opencode.de/pforte/pforte"
 
-// Alone are the commands built into a program of their own, Merged those that
+// alone are the commands built into a program of their own, merged those that
 // share one.
 var (
 	alone  = []string{"init", "keyd"}
@@ -60,46 +62,80 @@ type Programs struct {
 	Links map[string]string // path in the root → target
 }
 
-// Build compiles all commands of the source tree in folder source into folder out,
-// which must be empty or absent.
-func Build(ctx context.Context, source, out string) (*Programs, error) {
-	if err := os.MkdirAll(out, 0o755); err != nil {
-		return nil, err
-	}
+// Build compiles all commands of the source tree in folder source. The programs
+// stay below folder cache, under a name made from all that goes into them, and are
+// not built again while nothing of that changes.
+func Build(ctx context.Context, source, cache string) (*Programs, error) {
 	tc, err := newToolchain(ctx, source)
 	if err != nil {
 		return nil, err
 	}
-	p := &Programs{Init: filepath.Join(out, "init"), Files: map[string]string{}, Links: map[string]string{}}
-	for _, name := range alone {
-		host := filepath.Join(out, name)
-		if err := tc.build(ctx, tc.moduleEnv(), source, host, "./cmd/"+name); err != nil {
-			return nil, err
-		}
-		if name != "init" {
-			p.Files["/usr/bin/"+name] = host
-		}
-	}
-	busybox := filepath.Join(out, "bb")
-	if err := tc.busybox(ctx, source, filepath.Join(out, "src"), busybox); err != nil {
+	key, err := fingerprint(os.DirFS(source), tc.version)
+	if err != nil {
 		return nil, err
 	}
-	p.Files["/usr/bin/bb"] = busybox
+	dir := filepath.Join(cache, "userland")
+	final := filepath.Join(dir, key)
+	if _, err := os.Stat(final); err == nil {
+		now := time.Now()
+		return programs(final), os.Chtimes(final, now, now)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	tmp, err := os.MkdirTemp(dir, ".tmp-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	if err := tc.buildAll(ctx, source, tmp); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return nil, err
+	}
+	// Another build of the same sources may have been faster: its result is as good.
+	if err := os.Rename(tmp, final); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return programs(final), prune(dir)
+}
+
+// programs describes the files in a folder that buildAll filled.
+func programs(dir string) *Programs {
+	p := &Programs{
+		Init:  filepath.Join(dir, "init"),
+		Files: map[string]string{"/usr/bin/keyd": filepath.Join(dir, "keyd"), "/usr/bin/bb": filepath.Join(dir, "bb")},
+		Links: map[string]string{},
+	}
 	for _, name := range merged {
 		p.Links["/usr/bin/"+name] = "bb"
 	}
-	for _, name := range append([]string{"bb"}, alone...) {
-		if err := check(filepath.Join(out, name)); err != nil {
-			return nil, err
+	return p
+}
+
+func (tc *toolchain) buildAll(ctx context.Context, source, out string) error {
+	for _, name := range alone {
+		if err := tc.build(ctx, tc.moduleEnv(), source, filepath.Join(out, name), "./cmd/"+name); err != nil {
+			return err
 		}
 	}
-	return p, nil
+	if err := tc.busybox(ctx, source, filepath.Join(out, "src"), filepath.Join(out, "bb")); err != nil {
+		return err
+	}
+	for _, name := range append([]string{"bb"}, alone...) {
+		if err := check(filepath.Join(out, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // toolchain is the Go toolchain that go.mod selects.
 type toolchain struct {
-	root string // GOROOT
-	lang string // "1.26": this module's Go version without the patch level
+	root    string // GOROOT
+	version string // "go1.26.0"
+	lang    string // "1.26": this module's Go version without the patch level
 }
 
 func newToolchain(ctx context.Context, source string) (*toolchain, error) {
@@ -127,6 +163,11 @@ func newToolchain(ctx context.Context, source string) (*toolchain, error) {
 		return nil, fmt.Errorf("go.mod: go version %q has no minor number", m.GoVersion)
 	}
 	tc.lang = f[0] + "." + f[1]
+	version, err := os.ReadFile(filepath.Join(tc.root, "VERSION"))
+	if err != nil {
+		return nil, err
+	}
+	tc.version, _, _ = strings.Cut(string(version), "\n")
 	return tc, nil
 }
 
@@ -227,15 +268,7 @@ func Modules(ctx context.Context, source string) (mods []Module, goVersion strin
 		return nil, "", fmt.Errorf("go list: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	mods, err = decodeModules(bytes.NewReader(out))
-	if err != nil {
-		return nil, "", err
-	}
-	version, err := os.ReadFile(filepath.Join(tc.root, "VERSION"))
-	if err != nil {
-		return nil, "", err
-	}
-	first, _, _ := strings.Cut(string(version), "\n")
-	return mods, first, nil
+	return mods, tc.version, err
 }
 
 func decodeModules(r io.Reader) ([]Module, error) {
