@@ -43,6 +43,12 @@ func Sign(document []byte, signer crypto.Signer) ([]byte, error) {
 	if _, err := Parse(document); err != nil {
 		return nil, err
 	}
+	return Seal(document, signer)
+}
+
+// Seal is Sign without judging the document. Owners use Sign; Seal is for those
+// who want to see what a box does with a faulty one.
+func Seal(document []byte, signer crypto.Signer) ([]byte, error) {
 	key, err := newKey(signer.Public())
 	if err != nil {
 		return nil, fmt.Errorf("sign configuration: %w", err)
