@@ -45,8 +45,13 @@ func probeBoot(ctx context.Context, accel string) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, kvmProbeTime)
 	defer cancel()
+	cpu := "max"
+	if accel == "kvm" {
+		cpu = "host"
+	}
+	// Machine and processor as in args: some hosts have a KVM that knows no SMM.
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", accel,
-		"-machine", "q35", "-m", "64", "-device", "isa-debug-exit,iobase=0x501,iosize=1",
+		"-machine", "q35,smm=on,vmport=off", "-cpu", cpu, "-m", "64", "-device", "isa-debug-exit,iobase=0x501,iosize=1",
 		"-drive", "if=none,id=d,format=raw,snapshot=on,file="+disk, "-device", "virtio-blk-pci,drive=d,bootindex=0")
 	cmd.WaitDelay = time.Second
 	done := make(chan error, 1)
