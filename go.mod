@@ -5,8 +5,8 @@ go 1.26.0
 tool honnef.co/go/tools/cmd/staticcheck
 
 require (
-	github.com/diskfs/go-diskfs v1.9.4
-	github.com/foxboron/go-uefi v0.0.0-20251010190908-d29549a44f29
+	github.com/diskfs/go-diskfs v1.9.4 // GPT partition tables of the disk image
+	github.com/foxboron/go-uefi v0.0.0-20251010190908-d29549a44f29 // Authenticode and PKCS#7 signatures for Secure Boot
 	github.com/sigstore/sigstore v1.10.6
 	github.com/theupdateframework/go-tuf/v2 v2.4.2
 	gvisor.dev/gvisor v0.0.0-20260224225140-573d5e7127a8
