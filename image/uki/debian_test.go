@@ -22,6 +22,15 @@ var trixie = sync.OnceValues(func() (*debian.Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	lockFile, err := os.Open("../debian.lock")
+	if err != nil {
+		return nil, err
+	}
+	defer lockFile.Close()
+	lock, err := debian.ParseLock(lockFile)
+	if err != nil {
+		return nil, err
+	}
 	var requests []debian.Request
 	for name := range strings.FieldsSeq(`systemd-boot-efi systemd libsystemd-shared libc6 libssl3t64 libacl1
 		libblkid1 libcap2 libcrypt1 libmount1 libpam0g libseccomp2 libselinux1 zlib1g libzstd1 libpcre2-8-0 libaudit1
@@ -30,6 +39,7 @@ var trixie = sync.OnceValues(func() (*debian.Set, error) {
 	}
 	return debian.Fetch(context.Background(), debian.Options{
 		Cache:  filepath.Join(cache, "pforte"),
+		Lock:   lock,
 		Mirror: func() (debian.Mirror, error) { return debian.HostMirror(os.DirFS("/etc/apt")) },
 	}, requests)
 })
