@@ -131,4 +131,3 @@ type mismatched struct {
 }
 
 func (m mismatched) Public() crypto.PublicKey { return m.public }
-

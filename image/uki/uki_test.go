@@ -192,4 +192,3 @@ func TestBuildRefuses(t *testing.T) {
 		})
 	}
 }
-
