@@ -1,8 +1,8 @@
 // Package image builds the box's one file and everything around it.
 //
-// [Build] runs the declared steps in order (debian, userland, root, initramfs,
-// uki, disk, manifest; each is a package of its own below this one) and leaves in
-// the output folder:
+// [Build] runs the declared steps in order (debian, userland, root, squashfs,
+// initramfs, uki, disk, manifest; the work is done in packages of their own below
+// this one) and leaves in the output folder:
 //
 //	pforte.efi           the signed unified kernel image: the firmware
 //	pforte.unsigned.efi  the same before signing, bit-identical for the same inputs
@@ -193,7 +193,7 @@ func Packages(ctx context.Context, o Options) (*debian.Set, error) {
 }
 
 func (b *builder) treeSteps() []step {
-	return []step{{"debian", b.stepDebian}, {"userland", b.stepUserland}, {"root", b.stepRoot}}
+	return []step{{"prepare", b.stepPrepare}, {"debian", b.stepDebian}, {"userland", b.stepUserland}, {"root", b.stepRoot}}
 }
 
 func (b *builder) runSteps(ctx context.Context, steps []step) error {
@@ -218,18 +218,18 @@ func newBuilder(o Options) (*builder, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	work := filepath.Join(o.OutDir, "work")
-	for _, dir := range []string{work, filepath.Join(o.OutDir, "root")} {
-		if err := os.RemoveAll(dir); err != nil {
-			return nil, err
-		}
+	b := &builder{Options: o, progress: newProgress(o.Progress), work: filepath.Join(o.OutDir, "work")}
+	b.result = Result{
+		Version: o.Version, Variant: o.Variant, Epoch: o.Epoch,
+		Root: filepath.Join(o.OutDir, "root"), PCR11: map[string]string{},
 	}
-	if err := os.MkdirAll(work, 0o755); err != nil {
-		return nil, err
-	}
-	b := &builder{Options: o, progress: newProgress(o.Progress), work: work}
-	b.result = Result{Version: o.Version, Variant: o.Variant, Epoch: o.Epoch, PCR11: map[string]string{}}
 	return b, nil
+}
+
+// stepPrepare throws away what an earlier build left between its steps.
+func (b *builder) stepPrepare(context.Context) (string, error) {
+	err := errors.Join(os.RemoveAll(b.work), os.RemoveAll(b.result.Root), os.MkdirAll(b.work, 0o755))
+	return b.OutDir, err
 }
 
 func (o *Options) defaults() error {

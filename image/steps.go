@@ -135,7 +135,6 @@ func (b *builder) stepRoot(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	b.result.Root = filepath.Join(b.OutDir, "root")
 	return fmt.Sprintf("%d entries", len(b.tree.Paths())), b.tree.Write(ctx, b.result.Root)
 }
 
