@@ -182,7 +182,7 @@ func (b *builder) stepInitramfs(context.Context) (string, error) {
 		return "", err
 	}
 	var out bytes.Buffer
-	if err := initramfs.Write(&out, initramfs.Contents{Init: b.programs.Init, Root: b.rootImage(), Modules: b.modules}); err != nil {
+	if err := initramfs.Write(&out, initramfs.Contents{Init: b.programs.Init, Root: b.rootImage(), Modules: b.modules, Cmdline: cmdline}); err != nil {
 		return "", err
 	}
 	b.initrd = out.Bytes()

@@ -7,7 +7,8 @@
 // firmware (Secure Boot, lockdown, which slot booted) → root (loop-mount the
 // squashfs and make it /) → enrol (Secure Boot keys, in setup mode only; then
 // reboot) → disk → volume (the data volume, formatted or unlocked) → latch → var
-// → seed → esp → handover (exec systemd with an empty environment).
+// → seed → esp → services (what they find: sockets, the TPM, an identity) → drivers (the modules that init itself does not need, loaded
+// meanwhile) → handover (exec systemd with an empty environment).
 //
 // The root is switched early, so that the programs of the root image (cryptsetup,
 // mke2fs, e2fsck) run in the place they were built for. The initramfs is
@@ -62,7 +63,8 @@ type box struct {
 	vars     firmware.Vars       // nil without UEFI variables
 	mode     firmware.Mode
 	firmware firmware.Boot
-	disk     *disk // nil without one of ours
+	disk     *disk        // nil without one of ours
+	rest     <-chan error // outcome of the modules that are loaded in the background
 	report   report.Report
 }
 
@@ -97,6 +99,8 @@ func steps() []step {
 		{"var", (*box).mountVar, disk, diskDE},
 		{"seed", (*box).readSeed, disk, diskDE},
 		{"esp", (*box).mountESP, disk, diskDE},
+		{"services", (*box).prepareServices, disk, diskDE},
+		{"drivers", (*box).awaitModules, image, imageDE},
 		{"handover", (*box).handOver, image, imageDE},
 	}
 }

@@ -139,7 +139,10 @@ func (b *box) mountVar(context.Context) error {
 			return err
 		}
 	}
-	return makeFolders(varFolders())
+	if err := makeFolders(varFolders()); err != nil {
+		return err
+	}
+	return makeLinks(map[string]string{"/var/run": "../run", "/var/lock": "../run/lock"})
 }
 
 // makeFolders makes what is missing and puts mode and owner right.
@@ -155,8 +158,13 @@ func makeFolders(folders []varFolder) error {
 			return err
 		}
 	}
-	for link, target := range map[string]string{"/var/run": "../run", "/var/lock": "../run/lock"} {
-		if err := os.Symlink(target, link); err != nil && !errors.Is(err, os.ErrExist) {
+	return nil
+}
+
+// makeLinks makes the symbolic links (path → target) that are missing.
+func makeLinks(links map[string]string) error {
+	for path, target := range links {
+		if err := os.Symlink(target, path); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
 	}

@@ -8,9 +8,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
-	"github.com/u-root/u-root/pkg/kmodule"
 	"golang.org/x/sys/unix"
 
 	"gitlab.opencode.de/pforte/pforte/internal/layout"
@@ -21,11 +22,20 @@ const (
 	moduleList = layout.ModulesDir + "/list"
 	// maxModules bounds the list.
 	maxModules = 512
+	// modulesWait bounds the wait for the modules loaded in the background.
+	modulesWait = time.Minute
 )
 
-// loadModules loads the kernel modules of the list and arms the watchdog as soon
-// as one is there. Drivers whose hardware this machine does not have are passed
-// over; anything else that fails is an error, since the list is ours.
+// own are the modules that init itself needs. Those after the last of them in the
+// list (network, firewall) are loaded while init goes on.
+var own = [...]string{
+	"squashfs", "loop", "efivarfs", "vfat", "nls_cp437", "nls_ascii", "ext4", "dm_crypt", "xts", "usb_storage",
+}
+
+// loadModules loads the kernel modules of the list in its order and arms the
+// watchdog as soon as one is there. Drivers whose hardware this machine does not
+// have are passed over; anything else that fails is an error, since the list is
+// ours.
 func (b *box) loadModules(context.Context) error {
 	list, err := os.Open(moduleList)
 	if err != nil {
@@ -36,9 +46,15 @@ func (b *box) loadModules(context.Context) error {
 	if err != nil {
 		return err
 	}
+	// All are opened now: the initramfs is gone before the last is loaded.
+	files, err := openAll(paths)
+	if err != nil {
+		return err
+	}
+	now := lastOwn(paths) + 1
 	loaded := 0
-	for _, path := range paths {
-		ok, err := loadModule(path)
+	for _, f := range files[:now] {
+		ok, err := loadModule(f)
 		if err != nil {
 			return err
 		}
@@ -47,8 +63,60 @@ func (b *box) loadModules(context.Context) error {
 		}
 		b.armWatchdog()
 	}
-	b.mark("boot.modules", "n", loaded, "watchdog", b.report.Watchdog, "uptime", uptime())
+	b.mark("boot.modules", "n", loaded, "of", len(files), "watchdog", b.report.Watchdog, "uptime", uptime())
+	b.rest = loadLater(files[now:])
 	return nil
+}
+
+// lastOwn is the index of the last module that init itself needs, or -1.
+func lastOwn(paths []string) int {
+	for i := len(paths) - 1; i >= 0; i-- {
+		name := strings.TrimSuffix(filepath.Base(paths[i]), ".ko")
+		if slices.Contains(own[:], strings.ReplaceAll(name, "-", "_")) {
+			return i
+		}
+	}
+	return -1
+}
+
+// loadLater loads modules in the background; the channel gives the outcome once.
+func loadLater(files []*os.File) <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		var errs []error
+		for _, f := range files {
+			if _, err := loadModule(f); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		done <- errors.Join(errs...)
+	}()
+	return done
+}
+
+// awaitModules waits for the modules that are loaded in the background.
+func (b *box) awaitModules(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, modulesWait)
+	defer cancel()
+	defer b.watchdog.during()()
+	select {
+	case err := <-b.rest:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("load the remaining modules: %w", ctx.Err())
+	}
+}
+
+func openAll(paths []string) ([]*os.File, error) {
+	var files []*os.File
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }
 
 // parseModules reads the list. Empty lines and lines from "#" on are skipped.
@@ -71,21 +139,18 @@ func parseModules(r io.Reader) ([]string, error) {
 	return paths, lines.Err()
 }
 
-// loadModule loads one module. It reports false for a driver without hardware.
-func loadModule(path string) (bool, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
+// loadModule loads one module and closes its file. It reports false for a
+// driver without hardware.
+func loadModule(f *os.File) (bool, error) {
 	defer f.Close()
-	err = kmodule.FileInit(f, "", 0)
+	err := unix.FinitModule(int(f.Fd()), "", 0)
 	switch {
 	case err == nil || errors.Is(err, unix.EEXIST):
 		return true, nil
 	case absent(err):
 		return false, nil
 	}
-	return false, fmt.Errorf("load module %s: %w", path, err)
+	return false, fmt.Errorf("load module %s: %w", f.Name(), err)
 }
 
 // absent reports whether a driver's error means that there is nothing to drive:

@@ -61,6 +61,9 @@ func (b *box) mountKernel(context.Context) error {
 	if err := os.Mkdir(layout.RunDir, 0o755); err != nil {
 		return err
 	}
+	if err := checkCmdline(layout.SignedCmdline, "/proc/cmdline"); err != nil {
+		return err
+	}
 	release := readRelease("/.extra/os-release") // left there by systemd-stub
 	b.mark("boot.start", "version", release.version, "variant", release.variant, "uptime", uptime())
 	return nil
@@ -93,7 +96,7 @@ func (b *box) switchRoot(context.Context) error {
 	if err := enter(newRoot); err != nil {
 		return err
 	}
-	if err := b.deleteInitramfs(old); err != nil {
+	if err := deleteInitramfs(old); err != nil {
 		return err
 	}
 	release := readRelease("/etc/os-release")
@@ -128,7 +131,7 @@ func enter(dir string) error {
 
 // deleteInitramfs frees the memory of the initramfs, if that is what old is.
 // Files that are still open, root.img and this program, live on until closed.
-func (b *box) deleteInitramfs(old *os.Root) error {
+func deleteInitramfs(old *os.Root) error {
 	dir, err := old.Open(".")
 	if err != nil {
 		return err

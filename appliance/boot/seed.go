@@ -28,9 +28,6 @@ const (
 	stickWait = 3 * time.Second
 	// seedMount is where the seed volume is mounted while it is read.
 	seedMount = layout.RunDir + "/seed"
-	// lockedConfig is the seed's configuration in a locked box. It lives in
-	// memory and serves only to bring up the management network.
-	lockedConfig = layout.RunDir + "/config-seed.dsse.json"
 )
 
 // store is where the box keeps its configuration.
@@ -39,7 +36,8 @@ type store interface {
 	Accepted() (serial uint64, box string, err error)
 }
 
-// memoryStore takes one configuration for this boot only.
+// memoryStore takes one configuration for this boot only: that of a locked box,
+// which needs it to bring up the management network.
 type memoryStore struct {
 	owner crypto.PublicKey
 	path  string
@@ -68,8 +66,8 @@ func (b *box) readSeed(ctx context.Context) error {
 	var kept store = config.NewStore(layout.ConfigDir, owner)
 	b.report.ConfigFile = layout.ConfigFile
 	if b.report.Locked != nil {
-		kept = memoryStore{owner: owner, path: lockedConfig}
-		b.report.ConfigFile = lockedConfig
+		kept = memoryStore{owner: owner, path: layout.LockedConfig}
+		b.report.ConfigFile = layout.LockedConfig
 	}
 	serial, _, err := kept.Accepted()
 	if err != nil {

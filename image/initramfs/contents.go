@@ -9,7 +9,7 @@ package initramfs
 // files, are not served yet.
 func Modules() []string {
 	var out []string
-	for _, group := range [][]string{watchdog, storage, filesystems, encryption, usb, network, firewall} {
+	for _, group := range [][]string{watchdog, storage, filesystems, encryption, usb, power, network, firewall} {
 		out = append(out, group...)
 	}
 	return out
@@ -30,6 +30,9 @@ var (
 
 	// Seed volume, keyboard, later card readers.
 	usb = []string{"xhci_pci", "ehci_pci", "uhci_hcd", "usb_storage", "uas", "usbhid", "hid_generic"}
+
+	// The power button, which updated reads.
+	power = []string{"button", "evdev"}
 
 	network = []string{"virtio_net", "e1000e", "igb", "igc", "ixgbe", "i40e", "tg3", "r8169", "8021q", "bonding"}
 

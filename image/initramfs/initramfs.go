@@ -5,6 +5,7 @@
 //	/modules/list    one absolute path a line, in loading order
 //	/modules/NAME.ko as Debian signed it, unpacked
 //	/root.img        squashfs, package image/root
+//	/cmdline         the signed kernel command line, for init to compare with
 //	/dev /proc /sys /run ... empty folders
 //
 // The format is a newc cpio archive in one zstd frame, which Debian's kernel
@@ -32,6 +33,8 @@ type Contents struct {
 	Init    string // host path of the static init
 	Root    string // host path of the squashfs
 	Modules []Module
+	// Cmdline is the kernel command line that the image is signed with.
+	Cmdline string
 }
 
 // emptyDirs are what init mounts on.
@@ -111,7 +114,8 @@ func (c Contents) records() (out []cpio.Record, closeAll func(), err error) {
 		fmt.Fprintln(&list, name)
 		out = append(out, cpio.Record{ReaderAt: bytes.NewReader(m.Data), Info: cpio.Info{Name: relative(name), Mode: cpio.S_IFREG | 0o644, FileSize: uint64(len(m.Data))}})
 	}
-	out = append(out, cpio.StaticFile(relative(ListFile), list.String(), 0o644))
+	out = append(out, cpio.StaticFile(relative(ListFile), list.String(), 0o644),
+		cpio.StaticFile(relative(layout.SignedCmdline), c.Cmdline, 0o444))
 	return out, closeAll, addFile(layout.RootImage, c.Root, 0o644)
 }
 

@@ -38,6 +38,8 @@ const (
 const (
 	// RootImage is the squashfs in the initramfs that becomes the root.
 	RootImage = "/root.img"
+	// SignedCmdline is the kernel command line that the image was signed with.
+	SignedCmdline = "/cmdline"
 	// ModulesDir is the folder of kernel modules in the initramfs.
 	ModulesDir = "/modules"
 
@@ -75,6 +77,8 @@ const (
 	LockedConfig = RunDir + "/config-seed.dsse.json"
 	// SystemdRunDir is where the socket units that depend on the configuration go.
 	SystemdRunDir = "/run/systemd/system"
+	// MachineID is the box's identity for the journal, made at the first boot.
+	MachineID = StateDir + "/machine-id"
 	// BootReport is the JSON that init leaves for the services (appliance/boot.Report).
 	BootReport = RunDir + "/boot.json"
 	// LockedMark exists if and only if the data volume could not be unlocked.
