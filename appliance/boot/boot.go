@@ -7,8 +7,9 @@
 // firmware (Secure Boot, lockdown, which slot booted) → root (loop-mount the
 // squashfs and make it /) → enrol (Secure Boot keys, in setup mode only; then
 // reboot) → disk → volume (the data volume, formatted or unlocked) → latch → var
-// → seed → esp → services (what they find: sockets, the TPM, an identity) → drivers (the modules that init itself does not need, loaded
-// meanwhile) → handover (exec systemd with an empty environment).
+// → seed → esp → services (what they find: sockets, the TPM, an identity) →
+// drivers (the modules that init itself does not need, loaded meanwhile) →
+// handover (exec systemd with an empty environment).
 //
 // The root is switched early, so that the programs of the root image (cryptsetup,
 // mke2fs, e2fsck) run in the place they were built for. The initramfs is

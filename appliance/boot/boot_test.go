@@ -38,7 +38,7 @@ func TestOrderOfSteps(t *testing.T) {
 			t.Errorf("step %s has no work or no remedy", s.name)
 		}
 	}
-	want := []string{"mounts", "modules", "firmware", "root", "enrol", "disk", "volume", "latch", "var", "seed", "esp", "drivers", "handover"}
+	want := []string{"mounts", "modules", "firmware", "root", "enrol", "disk", "volume", "latch", "var", "seed", "esp", "services", "drivers", "handover"}
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Fatal(diff)
 	}

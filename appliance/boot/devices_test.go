@@ -98,6 +98,7 @@ func (f fakeBlock) ours(name string, extra ...string) {
 }
 
 func TestFindOurDisk(t *testing.T) {
+	t.Parallel() // sgdisk sleeps for a second
 	f := newFakeBlock(t)
 	f.disk("sda", 1) // no table
 	f.ours("vdb")
@@ -142,6 +143,7 @@ func TestFindRefuses(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFakeBlock(t)
 			test.make(f)
 			if got, err := f.find(test.id); !errors.Is(err, test.want) {

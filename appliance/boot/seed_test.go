@@ -37,10 +37,11 @@ func (o owner) sign(serial int) []byte {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	if !bytes.Contains(doc, []byte("\nserial: 1\n")) {
-		o.t.Fatal("the example has no line \"serial: 1\"")
+	line := []byte("\nserial: 1 ")
+	if !bytes.Contains(doc, line) {
+		o.t.Fatal("the example has no line that begins with \"serial: 1\"")
 	}
-	doc = bytes.Replace(doc, []byte("\nserial: 1\n"), fmt.Appendf(nil, "\nserial: %d\n", serial), 1)
+	doc = bytes.Replace(doc, line, fmt.Appendf(nil, "\nserial: %d ", serial), 1)
 	envelope, err := config.Sign(doc, o.key)
 	if err != nil {
 		o.t.Fatal(err)
