@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,5 +102,50 @@ func TestEveryServiceHasItsUser(t *testing.T) {
 		if !strings.Contains(passwd, "\n"+user+":x:") {
 			t.Errorf("%s.service: user %s is not in /etc/passwd", s, user)
 		}
+	}
+}
+
+// lists are the settings that add up over several lines and files.
+func lists() []string {
+	return []string{"SystemCallFilter", "DeviceAllow", "ReadWritePaths", "ConditionPathExists", "Before", "After", "Conflicts"}
+}
+
+// settings counts how often a unit file sets what.
+func settings(text []byte) map[string]int {
+	out := map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		if key, _, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
+			out[key]++
+		}
+	}
+	return out
+}
+
+// TestNoSettingIsOverridden: the drop-in is read last, so whatever it sets would
+// win over the service's own unit without a word.
+func TestNoSettingIsOverridden(t *testing.T) {
+	files, err := Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	common := settings(hardening)
+	for _, s := range Services() {
+		own := settings(files[unitDir+"/"+s+".service"])
+		for key, n := range own {
+			if slices.Contains(lists(), key) {
+				continue
+			}
+			if n > 1 || common[key] > 0 {
+				t.Errorf("%s.service: %s is set %d times there and %d times in hardening.conf; it must stand once", s, key, n, common[key])
+			}
+		}
+		for _, key := range []string{"UMask", "StandardOutput", "CapabilityBoundingSet", "RestrictAddressFamilies", "ProcSubset", "MemoryMax", "TasksMax"} {
+			if own[key] != 1 {
+				t.Errorf("%s.service does not set %s; each service has to say it for itself", s, key)
+			}
+		}
+	}
+	if len(common) < 20 || settings([]byte("# A=1\nB=2\nB=3\n"))["B"] != 2 {
+		t.Error("the settings were not read")
 	}
 }
