@@ -1,0 +1,123 @@
+// Package systemd asks the service manager to do what only it may: start and
+// stop units, read their files again, restart or power off the machine.
+//
+// It speaks D-Bus over systemd's private socket (org.freedesktop.systemd1(5)),
+// which root alone may use and which needs no bus daemon. Each call makes its own
+// connection and closes it: calls are rare, and a connection that systemd dropped
+// in between is never met.
+//
+// Every call is bounded by its context, and by Limit where that has no deadline.
+// A job that systemd has begun goes on when the wait for it ends.
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+)
+
+// Limit bounds a call whose context has no deadline. It covers the longest start
+// and stop of our units together.
+const Limit = 4 * time.Minute
+
+// ErrJob: systemd took the job, and the unit did not get there.
+var ErrJob = errors.New("job failed")
+
+// Manager is the running service manager.
+type Manager struct{}
+
+// State of a unit: ActiveState and SubState of org.freedesktop.systemd1(5).
+type State struct {
+	Active string // "active", "activating", "inactive", "failed", …; "" for an unknown unit
+	Sub    string // "running", "dead", "auto-restart", …
+}
+
+// do runs f with a connection that lives as long as f.
+func do(ctx context.Context, what string, f func(ctx context.Context, c *dbus.Conn) error) error {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, Limit)
+		defer cancel()
+	}
+	c, err := dbus.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		return fmt.Errorf("systemd: %s: connect: %w", what, err)
+	}
+	defer c.Close()
+	if err := f(ctx, c); err != nil {
+		return fmt.Errorf("systemd: %s: %w", what, err)
+	}
+	return nil
+}
+
+// job asks for a job and waits until it is done.
+func job(ctx context.Context, what, unit string, ask func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)) error {
+	return do(ctx, what+" "+unit, func(ctx context.Context, c *dbus.Conn) error {
+		done := make(chan string, 1)
+		if _, err := ask(c, ctx, unit, "replace", done); err != nil {
+			return err
+		}
+		select {
+		case result := <-done:
+			if result != "done" && result != "skipped" {
+				return fmt.Errorf("%w: %s", ErrJob, result)
+			}
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+// Start starts a unit and waits until it is up (Type=notify: ready), or until
+// systemd skipped it because of its conditions.
+func (Manager) Start(ctx context.Context, unit string) error {
+	return job(ctx, "start", unit, (*dbus.Conn).StartUnitContext)
+}
+
+// Stop stops a unit and waits until it is down.
+func (Manager) Stop(ctx context.Context, unit string) error {
+	return job(ctx, "stop", unit, (*dbus.Conn).StopUnitContext)
+}
+
+// Restart stops a unit, if it is up, starts it and waits until it is up.
+func (Manager) Restart(ctx context.Context, unit string) error {
+	return job(ctx, "restart", unit, (*dbus.Conn).RestartUnitContext)
+}
+
+// Reload makes systemd read its unit files again.
+func (Manager) Reload(ctx context.Context) error {
+	return do(ctx, "reload", func(ctx context.Context, c *dbus.Conn) error { return c.ReloadContext(ctx) })
+}
+
+// States gives the state of each unit.
+func (Manager) States(ctx context.Context, names ...string) (map[string]State, error) {
+	out := make(map[string]State, len(names))
+	err := do(ctx, "list units", func(ctx context.Context, c *dbus.Conn) error {
+		list, err := c.ListUnitsByNamesContext(ctx, names)
+		for _, u := range list {
+			if u.LoadState == "loaded" {
+				out[u.Name] = State{Active: u.ActiveState, Sub: u.SubState}
+			}
+		}
+		return err
+	})
+	return out, err
+}
+
+// Reboot shuts the machine down in order and starts it again. It returns as soon
+// as systemd has begun; nothing stops it then.
+func (Manager) Reboot(ctx context.Context) error { return target(ctx, "reboot.target") }
+
+// PowerOff shuts the machine down in order and switches it off, in the manner of Reboot.
+func (Manager) PowerOff(ctx context.Context) error { return target(ctx, "poweroff.target") }
+
+func target(ctx context.Context, name string) error {
+	return do(ctx, "start "+name, func(ctx context.Context, c *dbus.Conn) error {
+		_, err := c.StartUnitContext(ctx, name, "replace-irreversibly", nil)
+		return err
+	})
+}
