@@ -15,7 +15,7 @@ type DeadLetter struct {
 }
 
 // DeadLetters lists dead letters, oldest first, from behind the ID after, at most
-// limit of them (and at most MaxList).
+// limit of them (and at most MaxList). Damaged ones are set aside.
 func (q *Queue) DeadLetters(after ID, limit int) ([]DeadLetter, error) {
 	if err := q.enter(); err != nil {
 		return nil, err
@@ -28,20 +28,35 @@ func (q *Queue) DeadLetters(after ID, limit int) ([]DeadLetter, error) {
 	limit = min(limit, MaxList)
 	var out []DeadLetter
 	var bad error
+	damaged := map[[idBytes]byte]error{}
 	err = q.store.scan(lower, prefixEnd(keyDead), func(key, value []byte) bool {
 		id, ok := keyID(key)
 		if !ok || len(out) >= limit {
 			return false
 		}
 		m, err := decodeMark(keyDead, value)
-		e, _, lerr := q.load(idFrom(id))
-		if bad = errors.Join(err, lerr); bad != nil {
+		if err != nil {
+			m.reason = "the reason cannot be read"
+		}
+		e, _, err := q.load(idFrom(id))
+		if errors.Is(err, ErrUnknown) {
+			return true // ended just now
+		}
+		if errors.Is(err, ErrCorrupt) {
+			damaged[id] = err
+			return true
+		}
+		if err != nil {
+			bad = err
 			return false
 		}
 		e.Prefix = nil
 		out = append(out, DeadLetter{e, m.reason, m.since})
 		return true
 	})
+	for id, why := range damaged {
+		err = errors.Join(err, q.setAside(id, nil, why))
+	}
 	if err := errors.Join(err, bad); err != nil {
 		return nil, fmt.Errorf("queue dead letters: %w", err)
 	}

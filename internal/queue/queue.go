@@ -91,6 +91,8 @@ type Options struct {
 	// DiskSlow is how long one write may take before the disk counts as slow.
 	// 0 means DefaultDiskSlow, negative: it is not watched.
 	DiskSlow time.Duration
+
+	memTable uint64 // of the index, for tests; 0 means memTableSize
 }
 
 // DefaultDiskSlow is the default of Options.DiskSlow.
@@ -161,7 +163,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 		}
 	}()
 	index := &guard{FS: vfs.OnDiskFull(watched, q.ballast.release), health: h, freeze: true}
-	if err := q.openFiles(index); err != nil {
+	if err := q.openFiles(index, opts.memTable); err != nil {
 		return nil, err
 	}
 	if err := q.recover(); err != nil {
@@ -183,7 +185,7 @@ func watchDisk(fsys vfs.FS, slow time.Duration, h *health, log *slog.Logger) (vf
 }
 
 // openFiles opens spool and index, in the order that frees space first.
-func (q *Queue) openFiles(index vfs.FS) error {
+func (q *Queue) openFiles(index vfs.FS, memTable uint64) error {
 	if err := q.fs.MkdirAll(q.dir, spoolMode); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
@@ -208,7 +210,12 @@ func (q *Queue) openFiles(index vfs.FS) error {
 			return err
 		}
 	}
-	q.store, err = openStore(index, q.fs.PathJoin(q.dir, "index"), q.health, q.log, exists)
+	o := indexOptions(index, q.health, q.log)
+	o.ErrorIfNotExists = exists
+	if memTable > 0 {
+		o.MemTableSize = memTable
+	}
+	q.store, err = openStore(q.fs.PathJoin(q.dir, "index"), o, q.health)
 	if err != nil || exists {
 		return err
 	}

@@ -33,9 +33,7 @@ type store struct {
 	health *health
 }
 
-func openStore(fsys vfs.FS, dir string, h *health, log *slog.Logger, mustExist bool) (*store, error) {
-	opts := indexOptions(fsys, h, log)
-	opts.ErrorIfNotExists = mustExist
+func openStore(dir string, opts *pebble.Options, h *health) (*store, error) {
 	type result struct {
 		db  *pebble.DB
 		err error

@@ -1,0 +1,359 @@
+package queue
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// crashPoints is how many power cuts TestPowerCuts makes; PFORTE_CRASH_POINTS in
+// the environment overrides it.
+const crashPoints = 10_000
+
+func wantedCrashPoints(t *testing.T) int {
+	n := crashPoints
+	if text := os.Getenv("PFORTE_CRASH_POINTS"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if testing.Short() {
+		n = min(n, 500)
+	}
+	return n
+}
+
+// crashOptions have a memtable so small that the workload makes Pebble flush,
+// rotate its log and compact all the time.
+func crashOptions() Options {
+	o := testOptions()
+	o.memTable = 256 << 10
+	return o
+}
+
+// TestPowerCuts is the proof of "250 means durable". A random workload of several
+// callers runs on a disk that takes a picture of itself before its writes, syncs,
+// renames and removals, with 0, 50 or 100 % of the unsynced data kept. Each picture
+// is opened as a queue and compared with what the callers knew at that moment. Some
+// pictures become the disk of the next workload, and pictures are taken while they
+// are being opened, so that recovery itself is cut off as well.
+func TestPowerCuts(t *testing.T) {
+	wanted := wantedCrashPoints(t)
+	c := &cutter{pictures: make(chan picture, 16), failed: make(chan struct{})}
+	var checkers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		checkers.Go(func() { c.checkAll(t) })
+	}
+	seed := uint64(0)
+	for ; c.count() < wanted && !c.hasFailed(); seed++ {
+		c.lifetime(t, seed)
+	}
+	close(c.pictures)
+	checkers.Wait()
+	t.Logf("%d power cuts in %d lifetimes, of these %d while recovering; %d messages acknowledged, 0 lost",
+		c.taken, seed, c.recovering, c.acked)
+}
+
+type cutter struct {
+	pictures chan picture
+	failed   chan struct{}
+	once     sync.Once
+
+	mu         sync.Mutex
+	taken      int
+	recovering int
+	acked      int
+	inOpen     bool
+	last       *picture
+}
+
+func (c *cutter) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.taken
+}
+
+func (c *cutter) hasFailed() bool {
+	select {
+	case <-c.failed:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *cutter) take(p picture) {
+	c.mu.Lock()
+	c.taken++
+	if c.inOpen {
+		c.recovering++
+	}
+	c.last = &picture{mem: p.mem.CrashClone(vfs.CrashCloneCfg{}), known: p.known} // checking p changes it
+	c.mu.Unlock()
+	select {
+	case c.pictures <- p:
+	case <-c.failed:
+	}
+}
+
+func (c *cutter) setInOpen(in bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inOpen = in
+}
+
+// checkAll opens each picture and holds it against the ledger.
+func (c *cutter) checkAll(t *testing.T) {
+	for p := range c.pictures {
+		if c.hasFailed() {
+			continue
+		}
+		if err := checkPicture(p); err != nil {
+			t.Errorf("power cut before step %d (%s), %d%% of unsynced data kept: %v", p.step, p.op, p.percent, err)
+			c.once.Do(func() { close(c.failed) })
+		}
+	}
+}
+
+func checkPicture(p picture) error {
+	q, err := Open(p.mem, "/queue", crashOptions())
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(p.known.verify(q), q.Close()); err != nil {
+		return err
+	}
+	if p.step%8 != 0 {
+		return nil
+	}
+	if q, err = Open(p.mem, "/queue", crashOptions()); err != nil {
+		return fmt.Errorf("second start: %w", err)
+	}
+	return errors.Join(p.known.verify(q), q.Close())
+}
+
+// lifetime is one box: workloads with power cuts between them.
+func (c *cutter) lifetime(t *testing.T, seed uint64) {
+	const generations = 4
+	rng := rand.New(rand.NewPCG(seed, 2))
+	book := newLedger()
+	mem := vfs.NewCrashableMem()
+	for generation := range generations {
+		disk := newCrashDiskOn(mem, seed+uint64(generation), 1+rng.IntN(4), book, c.take)
+		c.setInOpen(generation > 0)
+		q, err := Open(disk, "/queue", crashOptions())
+		c.setInOpen(false)
+		if err == nil && generation > 0 {
+			err = errors.Join(book.resolve(q))
+		}
+		if err != nil {
+			t.Errorf("lifetime %d, generation %d: %v", seed, generation, err)
+			c.once.Do(func() { close(c.failed) })
+			return
+		}
+		work(t, q, book, rng.Uint64(), 4, 10)
+		c.mu.Lock()
+		last := c.last
+		c.last = nil
+		c.mu.Unlock()
+		disk.off.Store(true)
+		book.mu.Lock()
+		for _, e := range book.msgs {
+			if e.acked {
+				c.acked++
+			}
+		}
+		book.mu.Unlock()
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+		if last == nil || c.hasFailed() {
+			return
+		}
+		mem = last.mem
+		book = last.known.copy()
+	}
+}
+
+// work lets several callers use q at once, each for a number of rounds, and
+// keeps the ledger.
+func work(t *testing.T, q *Queue, book *ledger, seed uint64, callers, rounds int) {
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(caller)))
+			for range rounds {
+				var err error
+				switch rng.IntN(8) {
+				case 0:
+					err = workDrop(q, book)
+				case 1, 2:
+					err = workDeliver(q, book, rng)
+				default:
+					err = workCommit(q, book, rng)
+				}
+				if err != nil {
+					t.Errorf("workload: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// randomBody is mostly small, sometimes larger than fits the index.
+func randomBody(rng *rand.Rand) []byte {
+	size := rng.IntN(4000)
+	switch rng.IntN(8) {
+	case 0:
+		size = InlineLimit + 1 + rng.IntN(40_000)
+	case 1:
+		size = 0
+	}
+	b := make([]byte, size)
+	seed := byte(rng.IntN(256))
+	for i := range b {
+		b[i] = byte(i*7) ^ byte(i>>8) ^ seed
+	}
+	return b
+}
+
+func randomEnvelope(rng *rand.Rand) *Envelope {
+	e := testEnvelope(fmt.Sprintf("tenant-%d", rng.IntN(3)), "one@x", "two@x")
+	e.Hop = fmt.Sprintf("hop-%d", rng.IntN(2))
+	e.Class = Class(rng.IntN(int(classes)))
+	return e
+}
+
+func workBody(q *Queue, rng *rand.Rand) (*Body, entry, error) {
+	content := randomBody(rng)
+	b, err := q.NewBody(1 << 20)
+	if err != nil {
+		return nil, entry{}, err
+	}
+	_, err = b.Write(content)
+	return b, entry{sum: sha256.Sum256(content), size: int64(len(content)), rcpts: 2}, err
+}
+
+func workCommit(q *Queue, book *ledger, rng *rand.Rand) error {
+	b, known, err := workBody(q, rng)
+	if err != nil {
+		return err
+	}
+	if rng.IntN(10) == 0 {
+		b.Abort()
+		return nil
+	}
+	book.note(b.ID(), func(e *entry) { *e = known })
+	if err := q.Commit(context.Background(), randomEnvelope(rng), b); err != nil {
+		return err
+	}
+	book.note(b.ID(), func(e *entry) { e.acked = true })
+	return nil
+}
+
+func workDeliver(q *Queue, book *ledger, rng *rand.Rand) error {
+	due, err := q.Due(time.Now(), 1+rng.IntN(3))
+	if err != nil {
+		return err
+	}
+	var ids []ID
+	for _, e := range due {
+		ids = append(ids, e.ID)
+		// A Finish that was under way is decided, since the message is handed out. Its
+		// Commit may not be: Pebble shows a batch before it is synced.
+		book.note(e.ID, func(e *entry) { e.open, e.leaving = false, stays })
+	}
+	if rng.IntN(8) == 0 {
+		q.Release(ids...)
+		return nil
+	}
+	for _, id := range ids {
+		book.note(id, func(e *entry) { e.calling = true })
+	}
+	if err := q.Begin(ids...); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		book.note(id, func(e *entry) { e.acked, e.calling, e.open = true, false, true; e.begins++ })
+	}
+	for _, id := range ids {
+		if err := workFinish(q, book, rng, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func workFinish(q *Queue, book *ledger, rng *rand.Rand, id ID) error {
+	both := func(s State) []Result {
+		next := time.Now().Add(-time.Second)
+		return []Result{{Recipient: 0, State: s, NextTry: next}, {Recipient: 1, State: s, NextTry: next}}
+	}
+	o, leaving := Outcome{Results: both(Delivered)}, gone
+	var child ID
+	switch rng.IntN(5) {
+	case 0:
+		o, leaving = Outcome{Results: both(Waiting)}, later
+	case 1:
+		o, leaving = Outcome{Results: both(Failed), Dead: "nobody to tell"}, dead
+	case 2:
+		b, known, err := workBody(q, rng)
+		if err != nil {
+			return err
+		}
+		o = Outcome{Results: both(Failed), Births: []Birth{{randomEnvelope(rng), b}}}
+		child = b.ID()
+		known.parent = id
+		book.note(child, func(e *entry) { *e = known })
+	}
+	mine := 0
+	book.note(id, func(e *entry) { e.leaving, e.child = leaving, child; mine = e.begins })
+	if err := q.Finish(id, o); err != nil {
+		return err
+	}
+	if child != "" {
+		book.note(child, func(e *entry) { e.acked = true })
+	}
+	book.note(id, func(e *entry) {
+		if e.begins != mine || e.calling || e.left != stays {
+			return // somebody else has it by now
+		}
+		e.open, e.leaving = false, stays
+		if leaving != later {
+			e.left = leaving
+		}
+	})
+	return nil
+}
+
+// workDrop is the operator, who deletes the oldest dead letter.
+func workDrop(q *Queue, book *ledger) error {
+	letters, err := q.DeadLetters("", 1)
+	if err != nil || len(letters) == 0 {
+		return err
+	}
+	id := letters[0].Envelope.ID
+	book.note(id, func(e *entry) { e.dropping = true })
+	err = q.Drop(id, "test")
+	if errors.Is(err, ErrUnknown) {
+		return nil // another caller was first
+	}
+	if err == nil {
+		book.note(id, func(e *entry) { e.left = gone })
+	}
+	return err
+}

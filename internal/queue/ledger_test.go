@@ -1,0 +1,279 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ledger is what the callers of a queue know for certain, kept outside of it. It
+// is the measure of every crash test.
+type ledger struct {
+	mu   sync.Mutex
+	msgs map[ID]entry
+}
+
+// entry is what is known about one message.
+type entry struct {
+	sum      [sha256.Size]byte // of the body
+	size     int64
+	rcpts    int
+	acked    bool // Commit returned nil, or Begin did
+	begins   int  // Begin returned nil
+	calling  bool // Begin has been called and has not returned
+	open     bool // begun, and Finish has not returned
+	leaving  end  // Finish has been called with this end and has not returned
+	left     end  // Finish returned nil
+	dropping bool // Drop has been called
+	child    ID   // report born by the Finish
+	parent   ID   // whose Finish bears this one
+}
+
+// end is how a Finish leaves a message.
+type end uint8
+
+const (
+	stays end = iota // waits on, or no Finish yet
+	gone
+	dead
+	later // Finish with a temporary failure is under way
+)
+
+func newLedger() *ledger { return &ledger{msgs: map[ID]entry{}} }
+
+// copy is made with mu held.
+func (l *ledger) copy() *ledger { return &ledger{msgs: maps.Clone(l.msgs)} }
+
+func (l *ledger) note(id ID, change func(e *entry)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.msgs[id]
+	change(&e)
+	l.msgs[id] = e
+}
+
+// verify compares an opened queue with what is known. It reads every body.
+func (l *ledger) verify(q *Queue) error {
+	list, next, err := q.List(context.Background(), Filter{})
+	if err != nil || next != "" {
+		return fmt.Errorf("list: %d messages, next %q: %w", len(list), next, err)
+	}
+	found := map[ID]*Envelope{}
+	for _, e := range list {
+		if _, ok := l.msgs[e.ID]; !ok {
+			return fmt.Errorf("%s is there, and nobody brought it", e.ID)
+		}
+		found[e.ID] = e
+	}
+	letters, err := q.DeadLetters("", MaxList)
+	if err != nil {
+		return err
+	}
+	letter := map[ID]bool{}
+	for _, d := range letters {
+		letter[d.Envelope.ID] = true
+	}
+	for id, known := range l.msgs {
+		if err := known.verify(q, found[id], letter[id]); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+		if err := l.verifyBirth(known, found); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+	}
+	return l.verifyWhole(q, found, letter)
+}
+
+// verify checks one message: what was acknowledged is there, with its hash, or
+// finished; what is there is whole; each attempt that was begun is known.
+func (k entry) verify(q *Queue, e *Envelope, letter bool) error {
+	mayBeGone := !k.acked || k.left == gone || k.leaving == gone || k.dropping
+	switch {
+	case e == nil && !mayBeGone:
+		return errors.New("acknowledged, and lost")
+	case e == nil:
+		return nil
+	case k.left == gone:
+		return errors.New("finished, and back again")
+	case k.left == dead && !letter:
+		return errors.New("dead letter lost")
+	case letter && k.left != dead && k.leaving != dead:
+		return errors.New("dead letter that nobody made")
+	case e.Size != k.size || e.SHA256 != k.sum || len(e.Recipients) != k.rcpts:
+		return fmt.Errorf("envelope differs: %d bytes, %d recipients", e.Size, len(e.Recipients))
+	}
+	if err := verifyBody(q, e.ID, k); err != nil {
+		return err
+	}
+	r := e.Recipients[0]
+	most := k.begins
+	if k.calling {
+		most++
+	}
+	if r.Attempts < k.begins || r.Attempts > most {
+		return fmt.Errorf("%d attempts are known, %d were begun", r.Attempts, k.begins)
+	}
+	if k.open && k.leaving == stays && !letter && r.Uncertain == 0 {
+		return errors.New("an attempt was cut off and is not marked")
+	}
+	return nil
+}
+
+func verifyBody(q *Queue, id ID, k entry) error {
+	r, err := q.Body(id)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	content, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	if sum := sha256.Sum256(bytes.TrimPrefix(content, []byte("X-Trace: 1\r\n"))); sum != k.sum {
+		return fmt.Errorf("body has hash %x", sum)
+	}
+	return nil
+}
+
+// verifyBirth checks that a report and the end of its message go together.
+func (l *ledger) verifyBirth(k entry, found map[ID]*Envelope) error {
+	if k.parent == "" || k.left != stays || k.leaving != stays {
+		return nil
+	}
+	parent := l.msgs[k.parent]
+	if parent.left == gone || parent.leaving != gone {
+		return nil
+	}
+	if _, there := found[k.parent]; there == (found[k.idIn(l)] != nil) {
+		return fmt.Errorf("report and its message: both there or both gone (%v)", there)
+	}
+	return nil
+}
+
+func (k entry) idIn(l *ledger) ID { return l.msgs[k.parent].child }
+
+// verifyWhole checks what holds for the queue as a whole: sums, no damage, and
+// that Due reaches every waiting message.
+func (l *ledger) verifyWhole(q *Queue, found map[ID]*Envelope, letter map[ID]bool) error {
+	if err := verifyIndex(q); err != nil {
+		return err
+	}
+	var sums Counts
+	for id, e := range found {
+		sums.Bytes += e.Size
+		if letter[id] {
+			sums.Dead++
+			continue
+		}
+		sums.Messages++
+		sums.Recipients += int64(len(e.Recipients))
+	}
+	s, err := q.Stats()
+	if err != nil {
+		return err
+	}
+	if s.Total != sums {
+		return fmt.Errorf("sums say %+v, there is %+v", s.Total, sums)
+	}
+	if s.Quarantined != 0 {
+		return fmt.Errorf("%d records are in quarantine", s.Quarantined)
+	}
+	for _, c := range q.Conditions() {
+		if c.Code != "queue.dead" {
+			return fmt.Errorf("condition %+v", c)
+		}
+	}
+	reached := int64(0)
+	for {
+		due, err := q.Due(time.Now().Add(1000*time.Hour), 7)
+		if err != nil {
+			return err
+		}
+		if len(due) == 0 {
+			break
+		}
+		reached += int64(len(due))
+	}
+	if reached != sums.Messages {
+		return fmt.Errorf("Due reaches %d of %d messages", reached, sums.Messages)
+	}
+	return nil
+}
+
+// resolve makes an opened queue's view the certain one: what was under way is now
+// decided.
+func (l *ledger) resolve(q *Queue) error {
+	list, _, err := q.List(context.Background(), Filter{})
+	if err != nil {
+		return err
+	}
+	letters, err := q.DeadLetters("", MaxList)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := map[ID]entry{}
+	for _, e := range list {
+		k := l.msgs[e.ID]
+		next[e.ID] = entry{sum: k.sum, size: k.size, rcpts: k.rcpts, acked: true, begins: e.Recipients[0].Attempts}
+	}
+	for _, d := range letters {
+		k := next[d.Envelope.ID]
+		k.left = dead
+		next[d.Envelope.ID] = k
+	}
+	l.msgs = next
+	return nil
+}
+
+// verifyIndex checks what the package comment says about keys: each message has an
+// envelope, a state, one body and stands in one place; nothing else is there.
+func verifyIndex(q *Queue) error {
+	has := map[[idBytes]byte]string{}
+	err := q.store.scan([]byte{0}, []byte{255}, func(key, _ []byte) bool {
+		id, ok := keyID(key)
+		switch key[0] {
+		case keyCounts, keyTrace:
+			return true
+		case keyDue:
+			var e dueEntry
+			e, ok = parseDue(key)
+			id = e.id
+		}
+		if !ok {
+			has[id] = "bad key"
+			return false
+		}
+		has[id] += string(key[0])
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	files := 0
+	for id, kinds := range has {
+		sorted := slices.Sorted(slices.Values(strings.Split(kinds, "")))
+		switch text := strings.Join(sorted, ""); text {
+		case "bdms", "bmps", "bmsx":
+		case "dfms", "fmps", "fmsx":
+			files++
+		default:
+			return fmt.Errorf("%s stands in the index as %q", idFrom(id), text)
+		}
+	}
+	bodies := 0
+	err = q.spool.bodies(func(ID, int64) error { bodies++; return nil })
+	if err == nil && bodies != files {
+		err = fmt.Errorf("%d body files for %d messages that have one", bodies, files)
+	}
+	return err
+}
