@@ -72,8 +72,15 @@ func (d *Daemon) Run(ctx context.Context, listener net.Listener) error {
 			}
 			return nil
 		},
+		service.Watchdog(d.alive),
 		func(context.Context) error { return service.Ready("answering") },
 	)
+}
+
+// alive proves to systemd that no lock is held for ever.
+func (d *Daemon) alive(context.Context) error {
+	d.Manager.snapshot()
+	return nil
 }
 
 // worker does what was put off until its answer was given, one thing at a time.

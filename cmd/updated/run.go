@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"github.com/u-root/u-root/pkg/efivarfs"
-	"golang.org/x/sys/unix"
 
 	"gitlab.opencode.de/pforte/pforte/appliance/boot/firmware"
 	"gitlab.opencode.de/pforte/pforte/appliance/boot/report"
@@ -25,9 +24,8 @@ import (
 )
 
 const (
-	stateDir  = layout.StateDir + "/updated"
-	sysBlock  = "/sys/class/block"
-	othersMay = 0o022 // umask: the services read the configuration and the units that updated writes
+	stateDir = layout.StateDir + "/updated"
+	sysBlock = "/sys/class/block"
 )
 
 // run starts the service and returns when ctx ends.
@@ -48,7 +46,6 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	unix.Umask(othersMay)
 	d, err := assemble()
 	if err != nil {
 		return err
