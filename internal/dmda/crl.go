@@ -28,6 +28,7 @@ const (
 	// CRLRefresh is how often lists are fetched, CRLRetry how soon after a failure.
 	CRLRefresh = 6 * time.Hour
 	CRLRetry   = 5 * time.Minute
+	crlUrgent  = 5 * time.Second
 	maxCRL     = 32 << 20
 	crlTimeout = time.Minute
 	// clockSlack is how far a list may seem to come from the future.
@@ -86,6 +87,9 @@ func (r *Revocation) Run(ctx context.Context) error {
 		if err := r.Refresh(ctx); err != nil {
 			r.log.Warn("revocation lists not fetched", "error", err)
 			wait = CRLRetry
+			if r.Stale() != nil {
+				wait = crlUrgent // no mail goes until there is one
+			}
 		}
 		timer := time.NewTimer(wait)
 		select {

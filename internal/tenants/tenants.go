@@ -276,3 +276,12 @@ func (t *Tenant) Owns(a demail.Address) (Domain, bool) {
 	}
 	return Domain{}, false
 }
+
+// Largest is the greatest message size that any tenant may have.
+func (s *Snapshot) Largest() int64 {
+	var n int64
+	for _, t := range s.tenants {
+		n = max(n, t.MaxSize)
+	}
+	return n
+}

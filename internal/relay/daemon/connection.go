@@ -1,0 +1,99 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+
+	"gitlab.opencode.de/pforte/pforte/internal/dmda"
+	"gitlab.opencode.de/pforte/pforte/internal/relay"
+	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
+	"gitlab.opencode.de/pforte/pforte/internal/tenants"
+	"gitlab.opencode.de/pforte/pforte/internal/tlsprofile"
+)
+
+// connection is everything towards the provider that one configuration makes.
+type connection struct {
+	smtp       *dmda.SMTP
+	revocation *dmda.Revocation
+	server     dmda.Trust // the provider's servers
+	client     dmda.Trust // the provider when it connects to us
+}
+
+func (d *Daemon) connect(s *tenants.Snapshot) *connection {
+	p := s.Provider
+	rev := dmda.NewRevocation(p.CRL, p.Authorities, d.o.Dir, d.o.Log)
+	c := &connection{revocation: rev,
+		server: dmda.Trust{Roots: p.Roots, Names: p.ServerNames, Revocation: rev},
+		client: dmda.Trust{Roots: p.Roots, Names: p.ClientNames, Revocation: rev}}
+	c.smtp = dmda.NewSMTP(dmda.SMTPOptions{Domain: p.Name, Host: p.Host, Port: p.Port, Trust: c.server, Helo: d.hostname, Limits: d.o.NextHop,
+		Certificate: func(context.Context) (*tls.Certificate, error) { return d.o.ClientCertificate() }})
+	return c
+}
+
+// now returns the connection that holds now.
+func (d *Daemon) now() *connection {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.connection
+}
+
+// current is the relay's view of it.
+func (d *Daemon) current() relay.Connection {
+	c := d.now()
+	return relay.Connection{Provider: c.smtp, Trust: c.server}
+}
+
+// revocations keeps the lists of the connection of now fresh.
+func (d *Daemon) revocations(ctx context.Context) {
+	for ctx.Err() == nil {
+		changed := d.live.Changed()
+		run, cancel := context.WithCancel(ctx)
+		stop := make(chan struct{})
+		go func() {
+			defer close(stop)
+			select {
+			case <-changed:
+				cancel()
+			case <-run.Done():
+			}
+		}()
+		_ = d.now().revocation.Run(run)
+		cancel()
+		<-stop
+	}
+}
+
+// guards makes the two SMTP servers: for tenants and for the provider.
+func (d *Daemon) guards() (tenant, provider *smtpguard.Server) {
+	own := tlsprofile.Server(d.o.ServerCertificate)
+	own.ClientAuth = tls.RequireAnyClientCert // whose it is, is asked at Admit: every tenant has its own authority
+	theirs := tlsprofile.Server(d.o.ServerCertificate)
+	theirs.ClientAuth = tls.RequireAnyClientCert
+	theirs.VerifyConnection = func(s tls.ConnectionState) error {
+		if err := d.now().client.Verify(s, x509.ExtKeyUsageClientAuth); err != nil {
+			return fmt.Errorf("not the provider: %w", err)
+		}
+		return nil
+	}
+	limits := d.o.Guard
+	incoming := limits
+	incoming.TextLine = incomingTextLine
+	return d.guard(own, d.relay.Outgoing(), limits), d.guard(theirs, d.relay.Incoming(), incoming)
+}
+
+// incomingTextLine: what the provider has sealed is not refused for a long line.
+const incomingTextLine = 1 << 20
+
+func (d *Daemon) guard(cfg *tls.Config, b smtpguard.Backend, l smtpguard.Limits) *smtpguard.Server {
+	l.MessageBytes = d.largest()
+	cfg.GetConfigForClient = tlsprofile.PerClient(cfg.Clone())
+	return smtpguard.New(smtpguard.Options{Hostname: d.hostname(), TLS: cfg, Backend: b, Limits: l, Log: d.o.Log, Ready: d.relay.Ready})
+}
+
+// largest is the greatest message that any tenant may have: the guard's limit. A
+// tenant's own is the relay's business. It is fixed at the start.
+func (d *Daemon) largest() int64 {
+	return max(d.live.Snapshot().Largest(), smtpguard.DefaultMessageBytes)
+}

@@ -1,0 +1,229 @@
+package relay
+
+import (
+	"errors"
+	"strings"
+)
+
+// mailbox is one address in an address field: where its addr-spec stands in the
+// field's text, and what it says.
+type mailbox struct {
+	start, end int
+	address    string // without comments and white space
+}
+
+// maxMailboxes bounds one field.
+const maxMailboxes = 2000
+
+var (
+	errMailbox        = errors.New("is not a list of addresses")
+	errManyMailboxes  = errors.New("has too many addresses")
+	errUnclosedQuote  = errors.New("has a quotation or comment that does not end")
+	errUnclosedAngle  = errors.New("has a < without >")
+	errBehindAddress  = errors.New("has something behind an address")
+	errMissingAddress = errors.New("has a name without an address; names with commas need quotation marks")
+)
+
+// mailboxes finds every address in the text of an address field (RFC 5322 §3.4,
+// with its obsolete forms), folds included. Display names, comments and groups
+// are passed over.
+func mailboxes(s string) ([]mailbox, error) {
+	var all []mailbox
+	sc := scanner{s: s}
+	for sc.at < len(s) {
+		m, found, err := sc.element()
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			if len(all) == maxMailboxes {
+				return nil, errManyMailboxes
+			}
+			all = append(all, m)
+		}
+	}
+	return all, nil
+}
+
+// rewrite replaces addresses in the text of a field and keeps all else. change
+// returns the new address, or false to leave it.
+func rewrite(s string, change func(address string) (string, bool)) (string, error) {
+	list, err := mailboxes(s)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	at := 0
+	for _, m := range list {
+		if to, ok := change(m.address); ok {
+			b.WriteString(s[at:m.start])
+			b.WriteString(to)
+			at = m.end
+		}
+	}
+	b.WriteString(s[at:])
+	return b.String(), nil
+}
+
+// scanner walks over the text of a field.
+type scanner struct {
+	s  string
+	at int
+}
+
+// element reads up to and with the next comma, semicolon or the colon of a group.
+func (sc *scanner) element() (m mailbox, found bool, err error) {
+	var plain span // the text outside of angle brackets
+	angle := false
+	for sc.at < len(sc.s) {
+		from := sc.at
+		switch c := sc.s[sc.at]; c {
+		case ' ', '\t', '\r', '\n':
+			sc.at++
+			continue
+		case '(':
+			if err := sc.comment(); err != nil {
+				return m, false, err
+			}
+			continue
+		case ',', ';':
+			sc.at++
+			return sc.finish(m, angle, plain)
+		case ':':
+			if angle {
+				return m, false, errBehindAddress
+			}
+			sc.at++
+			return m, false, nil // the name of a group
+		case '<':
+			if angle {
+				return m, false, errBehindAddress
+			}
+			if m, err = sc.angle(); err != nil {
+				return m, false, err
+			}
+			angle = true
+			continue
+		case '"':
+			if err := sc.quoted(); err != nil {
+				return m, false, err
+			}
+		case '[':
+			sc.literal()
+		default:
+			sc.at++
+		}
+		if angle {
+			return m, false, errBehindAddress
+		}
+		plain.add(from, sc.at, sc.s)
+	}
+	return sc.finish(m, angle, plain)
+}
+
+// span is a piece of text and what it says without white space and comments.
+type span struct {
+	start, end int
+	text       []byte
+}
+
+func (p *span) add(from, to int, s string) {
+	if len(p.text) == 0 {
+		p.start = from
+	}
+	p.end = to
+	p.text = append(p.text, s[from:to]...)
+}
+
+func (sc *scanner) finish(m mailbox, angle bool, plain span) (mailbox, bool, error) {
+	switch {
+	case angle && m.address == "":
+		return m, false, errMissingAddress
+	case angle:
+		return m, true, nil
+	case len(plain.text) == 0:
+		return m, false, nil // an empty element (RFC 5322 §4.4)
+	case strings.IndexByte(string(plain.text), '@') < 0:
+		return m, false, errMissingAddress
+	}
+	return mailbox{plain.start, plain.end, string(plain.text)}, true, nil
+}
+
+// angle reads <addr-spec>, with an obsolete route before it.
+func (sc *scanner) angle() (mailbox, error) {
+	sc.at++
+	var p span
+	for sc.at < len(sc.s) {
+		from := sc.at
+		switch c := sc.s[sc.at]; c {
+		case ' ', '\t', '\r', '\n':
+			sc.at++
+			continue
+		case '(':
+			if err := sc.comment(); err != nil {
+				return mailbox{}, err
+			}
+			continue
+		case '>':
+			sc.at++
+			return mailbox{p.start, p.end, string(p.text)}, nil
+		case ':':
+			sc.at++
+			p = span{} // what stood before was a route
+			continue
+		case '<':
+			return mailbox{}, errMailbox
+		case '"':
+			if err := sc.quoted(); err != nil {
+				return mailbox{}, err
+			}
+		case '[':
+			sc.literal()
+		default:
+			sc.at++
+		}
+		p.add(from, sc.at, sc.s)
+	}
+	return mailbox{}, errUnclosedAngle
+}
+
+// quoted passes over a quoted string.
+func (sc *scanner) quoted() error {
+	for sc.at++; sc.at < len(sc.s); sc.at++ {
+		switch sc.s[sc.at] {
+		case '\\':
+			sc.at++
+		case '"':
+			sc.at++
+			return nil
+		}
+	}
+	return errUnclosedQuote
+}
+
+// comment passes over a comment; they nest.
+func (sc *scanner) comment() error {
+	for depth := 0; sc.at < len(sc.s); sc.at++ {
+		switch sc.s[sc.at] {
+		case '\\':
+			sc.at++
+		case '(':
+			depth++
+		case ')':
+			if depth--; depth == 0 {
+				sc.at++
+				return nil
+			}
+		}
+	}
+	return errUnclosedQuote
+}
+
+// literal passes over a domain literal.
+func (sc *scanner) literal() {
+	if n := strings.IndexByte(sc.s[sc.at:], ']'); n >= 0 {
+		sc.at += n + 1
+		return
+	}
+	sc.at = len(sc.s)
+}

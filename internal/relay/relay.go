@@ -1,0 +1,80 @@
+package relay
+
+import (
+	"io"
+	"log/slog"
+	"time"
+
+	"gitlab.opencode.de/pforte/pforte/internal/dmda"
+	"gitlab.opencode.de/pforte/pforte/internal/milestone"
+	"gitlab.opencode.de/pforte/pforte/internal/nexthop"
+	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
+	"gitlab.opencode.de/pforte/pforte/internal/tenants"
+)
+
+// Connection is the way to the provider that holds now.
+type Connection struct {
+	Provider dmda.Provider
+	Trust    dmda.Trust // for signature certificates of incoming messages
+}
+
+// Options make a Relay. Queue, Tenants, Connection, Hostname and Log are required.
+type Options struct {
+	Queue      *queue.Queue
+	Tenants    tenants.Source
+	Connection func() Connection
+	Hostname   func() string // our name, as in the server's certificate
+	Log        *slog.Logger
+	Marks      io.Writer // gets milestones; nil: none
+	Schedule   queue.Schedule
+	Limits     nexthop.Limits // towards tenants' servers
+}
+
+// Bounds of the relay. Those of sessions are smtpguard's.
+const (
+	// maxHeader bounds a message's header in bytes; an open session holds it.
+	maxHeader = 128 << 10
+	// maxReceived and maxOwnReceived end loops (RFC 5321 §6.3).
+	maxReceived    = 100
+	maxOwnReceived = 5
+	// maxTenantsPerMessage bounds the copies of one incoming message.
+	maxTenantsPerMessage = 16
+	// headroom is what rewriting may add to a header.
+	headroom = 64 << 10
+)
+
+// Relay is the relay's logic; listeners and the queue belong to the caller.
+type Relay struct {
+	o      Options
+	routes routes
+}
+
+// New makes a relay. Deliver makes it deliver; Outgoing and Incoming accept.
+func New(o Options) *Relay {
+	if o.Marks == nil {
+		o.Marks = io.Discard
+	}
+	r := &Relay{o: o}
+	r.routes.open = r.tenantRoute
+	return r
+}
+
+// Outgoing serves the listeners on the tenant network.
+func (r *Relay) Outgoing() smtpguard.Backend { return outgoing{r} }
+
+// Incoming serves the listener on the provider network.
+func (r *Relay) Incoming() smtpguard.Backend { return incoming{r} }
+
+// Ready is for smtpguard.Options.Ready: a sick queue means 421 at connect.
+func (r *Relay) Ready() error { return r.o.Queue.Sick() }
+
+// accepted reports a message that was just taken over.
+func (r *Relay) accepted(e *queue.Envelope, from string) {
+	milestone.Print(r.o.Marks, "relayd.accepted", "id", e.ID, "tenant", e.Tenant, "direction", e.Direction, "size", e.Size)
+	r.o.Log.Info("accepted", "id", e.ID, "tenant", e.Tenant, "direction", e.Direction, "from", from,
+		"recipients", len(e.Recipients), "size", e.Size)
+}
+
+// now is the time that goes into trace fields and envelopes.
+func now() time.Time { return time.Now() }
