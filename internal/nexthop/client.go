@@ -20,7 +20,7 @@ type Client struct {
 	conn    net.Conn
 	br      *bufio.Reader
 	bw      *bufio.Writer
-	name    string            // as the server greets
+	name    string            // for people: the name that the certificate is checked for
 	ext     map[string]string // EHLO keywords in upper case, with their parameters
 	broken  bool              // not usable any more
 	began   time.Time
@@ -32,7 +32,10 @@ type Client struct {
 
 // Dial connects, makes TLS and greets. Errors are *Failure, temporary.
 func Dial(ctx context.Context, s Server, l Limits) (*Client, error) {
-	c := &Client{server: s, limits: l.withDefaults(), began: time.Now()}
+	c := &Client{server: s, limits: l.withDefaults(), began: time.Now(), name: s.Address}
+	if s.TLS.ServerName != "" {
+		c.name = s.TLS.ServerName
+	}
 	dialCtx, cancel := context.WithTimeout(ctx, c.limits.Connect)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(dialCtx, "tcp", s.Address)
@@ -104,8 +107,6 @@ func (c *Client) ehlo() error {
 		return c.refused(r, "EHLO")
 	}
 	c.ext = map[string]string{}
-	c.name, _, _ = strings.Cut(r.lines[0], " ")
-	c.name = printable(c.name)
 	for _, line := range r.lines[1:] {
 		keyword, params, _ := strings.Cut(line, " ")
 		c.ext[strings.ToUpper(keyword)] = params
@@ -130,9 +131,6 @@ func (c *Client) startTLS() error {
 	return nil
 }
 
-// Name is how the server calls itself.
-func (c *Client) Name() string { return c.name }
-
 // Close says QUIT, if the connection still works, and closes.
 func (c *Client) Close() {
 	if !c.broken {
@@ -156,9 +154,6 @@ func (c *Client) failed(enhanced, what string, cause error) *Failure {
 		f = own(Temporary, enhanced, "%s: %v", what, cause)
 	}
 	f.Cause, f.Server = cause, c.name
-	if f.Server == "" {
-		f.Server = c.server.Address
-	}
 	return f
 }
 
@@ -167,7 +162,7 @@ func (c *Client) failed(enhanced, what string, cause error) *Failure {
 func (c *Client) refused(r answer, to string) *Failure {
 	c.broken = true
 	f := own(Temporary, "4.3.0", "server answered %s with %s", to, r.reply())
-	f.Server = c.server.Address
+	f.Server = c.name
 	return f
 }
 
