@@ -11,6 +11,9 @@ type Problem struct {
 	Link   string `json:"link"`
 	Text   string `json:"text"`
 	Remedy string `json:"remedy"`
+	// MayPass: it may pass by itself within seconds, as a link signal that is
+	// still being negotiated.
+	MayPass bool `json:"-"`
 }
 
 // String gives "link: text; remedy".
@@ -41,6 +44,7 @@ func Check(cfg config.Network, s State) []Problem {
 		}
 		if l.Up && !l.Carrier {
 			report(l.Name, "check cable and switch port", "there is no link signal")
+			found[len(found)-1].MayPass = true
 		}
 		if l.AcceptRA || l.Forwarding {
 			report(l.Name, "the image's sysctl.d must switch it off", "the kernel accepts router advertisements or forwards packets")

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -39,6 +40,8 @@ func TestPathOf(t *testing.T) {
 }
 
 func TestWriteResolver(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
 	path := filepath.Join(t.TempDir(), "resolv.conf")
 	servers := []netip.Addr{netip.MustParseAddr("10.30.0.53"), netip.MustParseAddr("fd10::53")}
 	for i, want := range []bool{true, false} {
@@ -49,6 +52,9 @@ func TestWriteResolver(t *testing.T) {
 	got, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != resolverPerm {
+		t.Errorf("mode %v, %v: other services cannot read it", info.Mode(), err)
 	}
 	want := "# Written by netd from the configuration of the box.\nnameserver 10.30.0.53\nnameserver fd10::53\noptions edns0 timeout:3 attempts:2\n"
 	if d := cmp.Diff(want, string(got)); d != "" {

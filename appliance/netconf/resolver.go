@@ -35,5 +35,8 @@ func WriteResolver(path string, servers []netip.Addr) (bool, error) {
 	if err := durable.WriteFile(path, b.Bytes(), resolverPerm); err != nil {
 		return false, fmt.Errorf("name servers: %w", err)
 	}
+	if err := os.Chmod(path, resolverPerm); err != nil { // whatever umask the service has: all of them read it
+		return false, fmt.Errorf("name servers: %w", err)
+	}
 	return true, nil
 }

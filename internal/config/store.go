@@ -75,14 +75,32 @@ func (s *Store) Current() (*Document, error) {
 }
 
 func (s *Store) current() (*Document, error) {
-	envelope, err := readBounded(filepath.Join(s.dir, currentName), maxEnvelope)
+	path := filepath.Join(s.dir, currentName)
+	_ = publish(path) // for the case that the power went in the middle of Put; readers cannot, and need not
+	doc, err := OpenFile(path, s.owner)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("configuration store: %w", ErrNone)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("configuration store: %w", err)
+	return doc, err
+}
+
+// publish makes a file readable for every service, whatever umask its writer has.
+func publish(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() == storePerm {
+		return err
 	}
-	return Open(envelope, s.owner)
+	return os.Chmod(path, storePerm)
+}
+
+// OpenFile is Open for an envelope in a file. A file that is not there is
+// fs.ErrNotExist.
+func OpenFile(path string, owner crypto.PublicKey) (*Document, error) {
+	envelope, err := readBounded(path, maxEnvelope)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return Open(envelope, owner)
 }
 
 // Put takes envelope as the new configuration and returns it once it is durable.
@@ -105,7 +123,11 @@ func (s *Store) Put(envelope []byte) (*Document, error) {
 	if doc.Serial <= last.Serial {
 		return nil, fmt.Errorf("configuration store: %w: it has %d, %d was accepted", ErrNotNewer, doc.Serial, last.Serial)
 	}
-	if err := durable.WriteFile(filepath.Join(s.dir, currentName), envelope, storePerm); err != nil {
+	path := filepath.Join(s.dir, currentName)
+	if err := durable.WriteFile(path, envelope, storePerm); err != nil {
+		return nil, fmt.Errorf("configuration store: %w", err)
+	}
+	if err := publish(path); err != nil {
 		return nil, fmt.Errorf("configuration store: %w", err)
 	}
 	if err := s.writeMark(mark{markVersion, doc.Serial, doc.Box}); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -141,6 +142,29 @@ func TestStoreDamagedMark(t *testing.T) {
 			t.Errorf("the configuration changed: %v %s", err, d)
 		}
 	}
+}
+
+// TestStoreReadable: services of other users read what a process with a strict
+// umask wrote.
+func TestStoreReadable(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	s, dir, _, _ := stored(t)
+	check := func() {
+		t.Helper()
+		info, err := os.Stat(filepath.Join(dir, currentName))
+		if err != nil || info.Mode().Perm() != storePerm {
+			t.Fatalf("the envelope has mode %v, %v", info.Mode(), err)
+		}
+	}
+	check()
+	if err := os.Chmod(filepath.Join(dir, currentName), 0o600); err != nil { // as after a power cut
+		t.Fatal(err)
+	}
+	if _, err := s.Current(); err != nil {
+		t.Fatal(err)
+	}
+	check()
 }
 
 func TestStoreFaultyDocument(t *testing.T) {
