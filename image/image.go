@@ -1,7 +1,7 @@
 // Package image builds the box's one file and everything around it.
 //
-// [Build] runs the declared steps in order (debian, userland, root, squashfs,
-// initramfs, uki, disk, manifest; the work is done in packages of their own below
+// [Build] runs the declared steps in order (debian, userland, root, inspect,
+// squashfs, initramfs, uki, disk, manifest; the work is done in packages of their own below
 // this one) and leaves in the output folder:
 //
 //	pforte.efi           the signed unified kernel image: the firmware
@@ -193,7 +193,7 @@ func Packages(ctx context.Context, o Options) (*debian.Set, error) {
 }
 
 func (b *builder) treeSteps() []step {
-	return []step{{"prepare", b.stepPrepare}, {"debian", b.stepDebian}, {"userland", b.stepUserland}, {"root", b.stepRoot}}
+	return []step{{"prepare", b.stepPrepare}, {"debian", b.stepDebian}, {"userland", b.stepUserland}, {"root", b.stepRoot}, {"inspect", b.stepInspect}}
 }
 
 func (b *builder) runSteps(ctx context.Context, steps []step) error {

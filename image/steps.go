@@ -18,6 +18,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/image/debian"
 	"gitlab.opencode.de/pforte/pforte/image/disk"
 	"gitlab.opencode.de/pforte/pforte/image/initramfs"
+	"gitlab.opencode.de/pforte/pforte/image/inspect"
 	"gitlab.opencode.de/pforte/pforte/image/manifest"
 	"gitlab.opencode.de/pforte/pforte/image/root"
 	"gitlab.opencode.de/pforte/pforte/image/uki"
@@ -136,6 +137,20 @@ func (b *builder) stepRoot(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%d entries", len(b.tree.Paths())), b.tree.Write(ctx, b.result.Root)
+}
+
+// stepInspect looks at the staged root with fresh eyes: a root that breaks one
+// of its rules never becomes an image.
+func (b *builder) stepInspect(context.Context) (string, error) {
+	found, err := inspect.Root(b.result.Root)
+	if err != nil {
+		return "", err
+	}
+	var faults []error
+	for _, f := range found {
+		faults = append(faults, errors.New(f.String()))
+	}
+	return "no fault", errors.Join(faults...)
 }
 
 // files are the trust anchors by their path in the root.
