@@ -19,9 +19,6 @@ const maxDevices = 512
 // sectorSize is the unit of sysfs for starts and sizes, whatever the device's own.
 const sectorSize = 512
 
-// virtual are the prefixes of devices that are not hardware.
-var virtual = [...]string{"loop", "ram", "zram", "dm-", "md", "nbd"}
-
 // sysBlock is where devices are found: /sys/class/block and /dev.
 type sysBlock struct {
 	sys, dev string
@@ -63,8 +60,9 @@ func (s sysBlock) list() ([]device, error) {
 	return out, nil
 }
 
+// isVirtual reports whether a device is no hardware, by its name.
 func isVirtual(name string) bool {
-	for _, prefix := range virtual {
+	for _, prefix := range []string{"loop", "ram", "zram", "dm-", "md", "nbd"} {
 		if strings.HasPrefix(name, prefix) {
 			return true
 		}

@@ -28,8 +28,10 @@ const (
 
 // own are the modules that init itself needs. Those after the last of them in the
 // list (network, firewall) are loaded while init goes on.
-var own = [...]string{
-	"squashfs", "loop", "efivarfs", "vfat", "nls_cp437", "nls_ascii", "ext4", "dm_crypt", "xts", "usb_storage",
+func own() []string {
+	return []string{
+		"squashfs", "loop", "efivarfs", "vfat", "nls_cp437", "nls_ascii", "ext4", "dm_crypt", "xts", "usb_storage",
+	}
 }
 
 // loadModules loads the kernel modules of the list in its order and arms the
@@ -72,7 +74,7 @@ func (b *box) loadModules(context.Context) error {
 func lastOwn(paths []string) int {
 	for i := len(paths) - 1; i >= 0; i-- {
 		name := strings.TrimSuffix(filepath.Base(paths[i]), ".ko")
-		if slices.Contains(own[:], strings.ReplaceAll(name, "-", "_")) {
+		if slices.Contains(own(), strings.ReplaceAll(name, "-", "_")) {
 			return i
 		}
 	}

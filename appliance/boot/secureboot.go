@@ -35,9 +35,10 @@ const (
 )
 
 // readFirmware learns how the box was booted, and tells the TPM that init runs.
+// Firmware that does not tell whether Secure Boot is on counts as off.
 func (b *box) readFirmware(ctx context.Context) error {
 	if err := b.openVariables(); err != nil {
-		return err
+		b.lock(fmt.Errorf("%w: %w", errSecureBootOff, err))
 	}
 	b.report.SecureBoot = b.mode.On
 	b.report.Slot, b.report.Trial = b.firmware.Slot(), b.firmware.Trial()
@@ -69,8 +70,13 @@ func (b *box) openVariables() error {
 	if b.mode, err = firmware.SecureBoot(vars); err != nil {
 		return err
 	}
-	b.firmware, err = firmware.ThisBoot(vars)
-	return err
+	// What firmware wrote about its entries may be odd; the disk is then found
+	// by its partitions' names.
+	if b.firmware, err = firmware.ThisBoot(vars); err != nil {
+		fmt.Fprintf(b.console, "The firmware's boot entries cannot be read: %v\n"+
+			"Die Starteinträge der Firmware sind nicht lesbar: %v\n", err, err)
+	}
+	return nil
 }
 
 // readLockdown tells the kernel's lockdown mode: the word in brackets of

@@ -33,7 +33,7 @@ const (
 // store is where the box keeps its configuration.
 type store interface {
 	Put(envelope []byte) (*config.Document, error)
-	Accepted() (serial uint64, box string, err error)
+	Current() (*config.Document, error)
 }
 
 // memoryStore takes one configuration for this boot only: that of a locked box,
@@ -52,8 +52,8 @@ func (s memoryStore) Put(envelope []byte) (*config.Document, error) {
 	return doc, os.WriteFile(s.path, envelope, 0o644)
 }
 
-// Accepted is always none.
-func (memoryStore) Accepted() (uint64, string, error) { return 0, "", nil }
+// Current is always none.
+func (memoryStore) Current() (*config.Document, error) { return nil, config.ErrNone }
 
 // readSeed looks for a volume labelled layout.SeedVolume and takes its
 // configuration, if the owner signed it, it has no fault, and it is newer. The
@@ -69,8 +69,11 @@ func (b *box) readSeed(ctx context.Context) error {
 		kept = memoryStore{owner: owner, path: layout.LockedConfig}
 		b.report.ConfigFile = layout.LockedConfig
 	}
-	serial, _, err := kept.Accepted()
-	if err != nil {
+	var serial uint64
+	switch current, err := kept.Current(); {
+	case err == nil:
+		serial = current.Serial
+	case !errors.Is(err, config.ErrNone):
 		b.mark("boot.fault", "line", 0, "text", err)
 	}
 	envelope, device, err := fetchSeed(ctx, sysBlock{"/sys/class/block", "/dev"}, b.seedPatience(serial))
