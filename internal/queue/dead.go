@@ -105,10 +105,11 @@ func (q *Queue) endDead(id ID, do func(*txn, *Envelope, state, [idBytes]byte) er
 	if err != nil {
 		return err
 	}
-	if !q.claim(key) {
+	held := q.claim(key)
+	if held == nil {
 		return fmt.Errorf("queue %s: %w", id, ErrUnknown)
 	}
-	defer q.unclaim(key)
+	defer q.unclaim(key, held)
 	_, err = q.store.get(idKey(keyDead, key))
 	if err != nil {
 		return fmt.Errorf("queue %s: dead letter: %w", id, err)
@@ -122,22 +123,30 @@ func (q *Queue) endDead(id ID, do func(*txn, *Envelope, state, [idBytes]byte) er
 		return fmt.Errorf("queue %s: %w", id, err)
 	}
 	t.delete(idKey(keyDead, key))
+	// From the moment it is due again it must be free: Due passes over what is taken
+	// and would not come back to it.
+
 	return q.commitBodies(context.Background(), t, id)
 }
 
-// claim keeps two callers from ending the same dead letter at once.
-func (q *Queue) claim(key [idBytes]byte) bool {
+// claim keeps two callers from ending the same dead letter at once; nil means
+// that somebody else has it.
+func (q *Queue) claim(key [idBytes]byte) *taken {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.taken[key] != nil {
-		return false
+		return nil
 	}
-	q.taken[key] = &taken{begun: true, busy: true}
-	return true
+	held := &taken{begun: true, busy: true}
+	q.taken[key] = held
+	return held
 }
 
-func (q *Queue) unclaim(key [idBytes]byte) {
+// unclaim undoes a claim that still holds; Due may have taken the message since.
+func (q *Queue) unclaim(key [idBytes]byte, held *taken) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	delete(q.taken, key)
+	if q.taken[key] == held {
+		delete(q.taken, key)
+	}
 }
