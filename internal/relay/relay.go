@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"gitlab.opencode.de/pforte/pforte/internal/dmda"
 	"gitlab.opencode.de/pforte/pforte/internal/milestone"
@@ -71,9 +74,19 @@ func (r *Relay) Ready() error { return r.o.Queue.Sick() }
 
 // accepted reports a message that was just taken over.
 func (r *Relay) accepted(e *queue.Envelope, from string) {
-	milestone.Print(r.o.Marks, "relayd.accepted", "id", e.ID, "tenant", e.Tenant, "direction", e.Direction, "size", e.Size)
+	milestone.Print(r.o.Marks, "relayd.accepted", "id", e.ID, "tenant", e.Tenant, "direction", e.Direction, "size", e.Size, "uptime", Uptime())
 	r.o.Log.Info("accepted", "id", e.ID, "tenant", e.Tenant, "direction", e.Direction, "from", from,
 		"recipients", len(e.Recipients), "size", e.Size)
+}
+
+// Uptime is how long the kernel has run, in seconds to the hundredth, for
+// milestones; 0 if it does not say.
+func Uptime() string {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return "0"
+	}
+	return fmt.Sprintf("%.2f", float64(ts.Nano())/float64(time.Second))
 }
 
 // now is the time that goes into trace fields and envelopes.

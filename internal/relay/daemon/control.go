@@ -4,55 +4,37 @@ import (
 	"context"
 	"time"
 
-	"gitlab.opencode.de/pforte/pforte/internal/layout"
 	"gitlab.opencode.de/pforte/pforte/internal/localapi"
+	"gitlab.opencode.de/pforte/pforte/internal/manage"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
 )
 
 // Methods of the control socket. None of them shows a subject or a body.
 const (
-	MethodStatus = "GET /v1/status"        // nothing → Status
+	MethodStatus = "GET /v1/status"        // nothing → manage.Mail
+	MethodQueue  = "GET /v1/queue"         // nothing → manage.Queue
+	MethodDetail = "GET /v1/detail"        // nothing → Detail
 	MethodReload = "POST /v1/reload"       // nothing → nothing: reads the configuration anew
 	MethodList   = "POST /v1/queue/list"   // ListRequest → ListResponse
 	MethodTrace  = "POST /v1/queue/trace"  // TraceRequest → TraceResponse
 	MethodRevive = "POST /v1/queue/revive" // ReviveRequest → nothing: a dead letter is tried again
 )
 
-// Status is how the relay stands.
-type Status struct {
-	Accepting   bool          `json:"accepting"`
-	Waiting     string        `json:"waiting,omitempty"` // why not
-	Since       time.Time     `json:"since"`
-	Serial      uint64        `json:"serial"` // of the configuration
-	Tenants     int           `json:"tenants"`
-	Connections int           `json:"connections"`
-	Queue       QueueStatus   `json:"queue"`
-	Conditions  []Condition   `json:"conditions"`
-	Certificate *Certificates `json:"certificates,omitempty"`
-}
-
-// QueueStatus counts what is in the queue.
-type QueueStatus struct {
-	Messages    int64     `json:"messages"`
-	Recipients  int64     `json:"recipients"`
-	Bytes       int64     `json:"bytes"`
-	Dead        int64     `json:"dead"`
-	Quarantined int64     `json:"quarantined"`
-	Oldest      time.Time `json:"oldest,omitzero"`
+// Detail is how the relay stands, for engineers.
+type Detail struct {
+	Accepting    bool         `json:"accepting"`
+	Waiting      string       `json:"waiting,omitempty"` // why not
+	Since        time.Time    `json:"since"`
+	Serial       uint64       `json:"serial"` // of the configuration
+	Tenants      int          `json:"tenants"`
+	Connections  int          `json:"connections"`
+	Certificates Certificates `json:"certificates"`
 }
 
 // Certificates say until when ours run.
 type Certificates struct {
 	Server time.Time `json:"server,omitzero"`
 	Client time.Time `json:"client,omitzero"`
-}
-
-// Condition is one finding about the relay's health.
-type Condition struct {
-	Code     string `json:"code"`
-	Severity string `json:"severity"` // "warning" or "critical"
-	Text     string `json:"text"`
-	Remedy   string `json:"remedy"`
 }
 
 // ListRequest chooses messages; empty fields choose all.
@@ -126,9 +108,11 @@ func Codes() []localapi.Code {
 
 // control serves the control socket until ctx ends.
 func (d *Daemon) control(ctx context.Context) error {
-	callers := []localapi.Caller{localapi.UID(layout.UIDApid), localapi.UID(layout.UIDUpdated)}
+	callers := d.o.Callers
 	server, err := localapi.NewServer([]localapi.Method{
-		{Name: MethodStatus, Allow: callers, Handler: localapi.Typed(func(context.Context, localapi.Peer, localapi.None) (Status, error) { return d.status() })},
+		{Name: MethodStatus, Allow: callers, Handler: ask(d.mail)},
+		{Name: MethodQueue, Allow: callers, Handler: ask(d.counts)},
+		{Name: MethodDetail, Allow: callers, Handler: ask(d.detail)},
 		{Name: MethodReload, Allow: callers, Handler: localapi.Typed(func(context.Context, localapi.Peer, localapi.None) (localapi.None, error) {
 			return localapi.None{}, d.reload()
 		})},
@@ -142,30 +126,48 @@ func (d *Daemon) control(ctx context.Context) error {
 	return server.Run(ctx, d.o.Control)
 }
 
-func (d *Daemon) status() (Status, error) {
+// ask makes a handler of what takes no argument.
+func ask[Out any](f func() (Out, error)) localapi.Handler {
+	return localapi.Typed(func(context.Context, localapi.Peer, localapi.None) (Out, error) { return f() })
+}
+
+func (d *Daemon) mail() (manage.Mail, error) {
 	stats, err := d.queue.Stats()
 	if err != nil {
-		return Status{}, err
+		return manage.Mail{}, err
 	}
+	return manage.Mail{Messages: stats.Total.Messages, Dead: stats.Total.Dead, Oldest: stats.Oldest, Conditions: d.conditions(stats)}, nil
+}
+
+func (d *Daemon) counts() (manage.Queue, error) {
+	stats, err := d.queue.Stats()
+	if err != nil {
+		return manage.Queue{}, err
+	}
+	q := manage.Queue{Total: manage.QueueCounts(stats.Total), Tenants: map[string]manage.QueueCounts{}, Oldest: stats.Oldest, Quarantined: stats.Quarantined}
+	for tenant, c := range stats.Tenants {
+		q.Tenants[tenant] = manage.QueueCounts(c)
+	}
+	return q, nil
+}
+
+func (d *Daemon) detail() (Detail, error) {
 	snap := d.live.Snapshot()
 	d.mu.Lock()
 	waiting, servers := d.waiting, d.servers
 	d.mu.Unlock()
-	s := Status{Accepting: waiting == nil && d.queue.Sick() == nil, Since: d.started, Serial: snap.Serial, Tenants: snap.Tenants(),
-		Queue: QueueStatus{Messages: stats.Total.Messages, Recipients: stats.Total.Recipients, Bytes: stats.Total.Bytes, Dead: stats.Total.Dead,
-			Quarantined: stats.Quarantined, Oldest: stats.Oldest},
-		Conditions: d.conditions(stats), Certificate: d.runningOut()}
+	out := Detail{Accepting: waiting == nil && d.queue.Sick() == nil, Since: d.started, Serial: snap.Serial, Tenants: snap.Tenants(), Certificates: d.ends()}
 	if waiting != nil {
-		s.Waiting = waiting.Error()
+		out.Waiting = waiting.Error()
 	}
-	for _, srv := range servers {
-		s.Connections += srv.Connections()
+	for _, s := range servers {
+		out.Connections += s.Connections()
 	}
-	return s, nil
+	return out, nil
 }
 
-func (d *Daemon) runningOut() *Certificates {
-	c := &Certificates{}
+// ends says when our certificates end.
+func (d *Daemon) ends() (c Certificates) {
 	if cert, err := d.o.ServerCertificate(); err == nil && cert.Leaf != nil {
 		c.Server = cert.Leaf.NotAfter
 	}

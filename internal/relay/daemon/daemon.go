@@ -35,6 +35,8 @@ import (
 
 	"gitlab.opencode.de/pforte/pforte/internal/config"
 	"gitlab.opencode.de/pforte/pforte/internal/durable"
+	"gitlab.opencode.de/pforte/pforte/internal/layout"
+	"gitlab.opencode.de/pforte/pforte/internal/localapi"
 	"gitlab.opencode.de/pforte/pforte/internal/milestone"
 	"gitlab.opencode.de/pforte/pforte/internal/nexthop"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
@@ -52,10 +54,11 @@ type Options struct {
 	ServerCertificate func() (*tls.Certificate, error)
 	ClientCertificate func() (*tls.Certificate, error)
 
-	StartTLS []net.Listener // port 25, tenants
-	Implicit []net.Listener // port 465, tenants
-	Provider []net.Listener // port 1465
-	Control  net.Listener   // optional: control socket (see Methods)
+	StartTLS []net.Listener    // port 25, tenants
+	Implicit []net.Listener    // port 465, tenants
+	Provider []net.Listener    // port 1465
+	Control  net.Listener      // optional: control socket (MethodStatus and others)
+	Callers  []localapi.Caller // optional: who may use it; apid and updated
 	Reload   <-chan os.Signal
 	Ready    func(status string) error // told once the process has started
 	Status   func(status string)       // told of every change
@@ -98,6 +101,9 @@ type Daemon struct {
 func New(o Options) (*Daemon, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
+	}
+	if o.Callers == nil {
+		o.Callers = []localapi.Caller{localapi.UID(layout.UIDApid), localapi.UID(layout.UIDUpdated)}
 	}
 	d := &Daemon{o: o, started: time.Now(), waiting: errors.New("starting")}
 	snap, err := d.snapshot()
@@ -202,7 +208,7 @@ func (d *Daemon) accept(ctx context.Context, fail func(error)) {
 		}
 	}
 	d.setWaiting(nil)
-	milestone.Print(d.o.Marks, "relayd.ready")
+	milestone.Print(d.o.Marks, "relayd.ready", "uptime", relay.Uptime())
 	<-ctx.Done()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), sessionGrace)
 	defer cancel()

@@ -5,8 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +21,8 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/config"
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/dmda/dmdatest"
+	"gitlab.opencode.de/pforte/pforte/internal/localapi"
+	"gitlab.opencode.de/pforte/pforte/internal/manage"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
 )
 
@@ -433,8 +439,8 @@ func TestIncomingThatCannotBeDelivered(t *testing.T) {
 	if err != nil || len(dead) != 1 {
 		t.Fatalf("dead letters %v, %v", dead, err)
 	}
-	status, err := r.d.status()
-	if err != nil || !has(status.Conditions, "relay.dead") {
+	status, err := r.d.mail()
+	if err != nil || status.Dead != 1 || !has(status.Conditions, "relay.dead") {
 		t.Errorf("conditions %+v, %v", status.Conditions, err)
 	}
 	w.serverA.setRefusal(mailA, 0, smtp.EnhancedCode{})
@@ -449,7 +455,7 @@ func TestIncomingThatCannotBeDelivered(t *testing.T) {
 	}
 }
 
-func has(list []Condition, code string) bool {
+func has(list []manage.Condition, code string) bool {
 	for _, c := range list {
 		if c.Code == code {
 			return true
@@ -494,7 +500,7 @@ func TestReload(t *testing.T) {
 	<-changed
 	a.say("MAIL FROM:<"+mailA+">", "550 5.7.1")
 	b.say("MAIL FROM:<poststelle@gemeinde-b.example>", "250")
-	if status, err := r.d.status(); err != nil || status.Serial != 2 || status.Tenants != 1 {
+	if status, err := r.d.detail(); err != nil || status.Serial != 2 || status.Tenants != 1 {
 		t.Errorf("status %+v, %v", status, err)
 	}
 }
@@ -513,22 +519,73 @@ func TestWaitsForCertificates(t *testing.T) {
 		}
 	}
 	r := w.launch()
-	status, err := r.d.status()
-	if err != nil || status.Accepting || !has(status.Conditions, "relay.certificate") {
+	status, err := r.d.detail()
+	if mail, mailErr := r.d.mail(); err != nil || mailErr != nil || status.Accepting || status.Waiting == "" || !has(mail.Conditions, "relay.certificate") {
 		t.Errorf("status %+v, %v", status, err)
 	}
 	close(have)
 	r.marks.await(t, "relayd.ready", 1)
 	w.greeted(w.clientA)
-	if status, err = r.d.status(); err != nil || !status.Accepting || status.Connections != 1 || has(status.Conditions, "relay.certificate") {
+	if mail, mailErr := r.d.mail(); mailErr != nil || has(mail.Conditions, "relay.certificate") {
+		t.Errorf("conditions %+v, %v", mail.Conditions, mailErr)
+	}
+	if status, err = r.d.detail(); err != nil || !status.Accepting || status.Connections != 1 {
 		t.Errorf("status %+v, %v", status, err)
+	}
+}
+
+func TestControlSocket(t *testing.T) {
+	w := newWorld(t)
+	w.provider.SetDown(true)
+	w.schedule.Waits = []time.Duration{time.Hour}
+	path := filepath.Join(t.TempDir(), "relayd.sock")
+	w.options = func(o *Options) {
+		ln, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Control, o.Callers = ln, []localapi.Caller{localapi.UID(uint32(os.Getuid()))}
+	}
+	r := w.start()
+	w.greeted(w.clientA).send("<"+mailA+">", letterA("geheim"), "250", "<"+citizen+">")
+	id := r.marks.await(t, "relayd.accepted", 1).Fields["id"]
+	api := localapi.Dial(path, Codes()...)
+	call := func(method string, in, out any) {
+		t.Helper()
+		if err := api.Call(ctxFor(t), method, in, out); err != nil {
+			t.Fatalf("%s: %v", method, err)
+		}
+	}
+	var mail manage.Mail
+	var counts manage.Queue
+	var detail Detail
+	var list ListResponse
+	var trace TraceResponse
+	call(MethodStatus, nil, &mail)
+	call(MethodQueue, nil, &counts)
+	call(MethodDetail, nil, &detail)
+	call(MethodList, ListRequest{Tenant: "gemeinde-a"}, &list)
+	call(MethodTrace, TraceRequest{ID: id}, &trace)
+	call(MethodReload, nil, nil)
+	if mail.Messages != 1 || counts.Tenants["gemeinde-a"].Messages != 1 || !detail.Accepting || detail.Certificates.Server.IsZero() {
+		t.Errorf("%+v %+v %+v", mail, counts, detail)
+	}
+	if len(list.Messages) != 1 || list.Messages[0].ID != id || list.Messages[0].Recipients[0].Address != citizen || trace.Events[0].Kind != "accepted" {
+		t.Errorf("%+v %+v", list, trace)
+	}
+	all, err := json.Marshal([]any{list, trace, mail, counts})
+	if err != nil || bytes.Contains(all, []byte("geheim")) || bytes.Contains(all, []byte("Guten Tag")) {
+		t.Errorf("content is shown: %s, %v", all, err)
+	}
+	if err := api.Call(ctxFor(t), MethodRevive, ReviveRequest{ID: "01JZZZZZZZZZZZZZZZZZZZZZZZ"}, nil); !errors.Is(err, queue.ErrUnknown) {
+		t.Errorf("revive of nothing: %v", err)
 	}
 }
 
 func TestLargeMessages(t *testing.T) {
 	w := newWorld(t)
 	r := w.start()
-	body := strings.Repeat(strings.Repeat("x", 76)+"\r\n", (20<<20)/78)
+	body := strings.Repeat(strings.Repeat("x", 76)+"\r\n", (8<<20)/78)
 	c := w.greeted(w.clientA)
 	c.send("<"+mailA+">", compose(body, "From: "+mailA, "To: "+citizen, "Subject: big"), "250", "<"+citizen+">")
 	got, err := w.provider.Await(ctxFor(t), anyTo(citizen))
@@ -555,9 +612,8 @@ func TestHealthy(t *testing.T) {
 	if err := r.d.Healthy(t.Context()); err != nil {
 		t.Error(err)
 	}
-	status, err := r.d.status()
+	status, err := r.d.mail()
 	if err != nil || !has(status.Conditions, "relay.crl.none") {
 		t.Errorf("conditions %+v, %v", status.Conditions, err)
 	}
-	var _ queue.Severity = queue.Warning
 }

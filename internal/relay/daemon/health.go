@@ -4,51 +4,96 @@ import (
 	"fmt"
 	"time"
 
+	"gitlab.opencode.de/pforte/pforte/internal/manage"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
 )
 
 // When waiting mail and ageing certificates become conditions.
 const (
 	// warnAge is long before the provider's 4 h for handing on (demail.md §3).
-	warnAge     = time.Hour
-	criticalAge = 3 * time.Hour
-	warnExpiry  = 30 * 24 * time.Hour
+	warnAge    = time.Hour
+	faultAge   = 3 * time.Hour
+	warnExpiry = 30 * 24 * time.Hour
+)
+
+// Severities of manage.Condition.
+const (
+	warning = "warning"
+	fault   = "fault"
 )
 
 // conditions are the relay's findings about itself; none means healthy.
-func (d *Daemon) conditions(stats queue.Stats) []Condition {
-	all := []Condition{}
-	add := func(code, severity, text, remedy string) { all = append(all, Condition{code, severity, text, remedy}) }
+func (d *Daemon) conditions(stats queue.Stats) []manage.Condition {
+	all := d.storeConditions()
+	all = append(all, d.certificateConditions()...)
+	all = append(all, d.revocationConditions()...)
+	return append(all, mailConditions(stats)...)
+}
+
+func (d *Daemon) storeConditions() (all []manage.Condition) {
 	for _, c := range d.queue.Conditions() {
-		add(c.Code, string(c.Severity), c.Text, c.Remedy)
+		severity := warning
+		if c.Severity == queue.Critical {
+			severity = fault
+		}
+		all = append(all, manage.Condition{Code: c.Code, Severity: severity, English: c.Text, German: "Mailspeicher: " + c.Text, Remedy: c.Remedy})
 	}
+	return all
+}
+
+func (d *Daemon) certificateConditions() (all []manage.Condition) {
 	if err := d.certificates(); err != nil {
-		add("relay.certificate", string(queue.Critical), "a certificate is missing: "+err.Error(), "install the certificate (pforte key csr, pforte key install)")
+		all = append(all, manage.Condition{Code: "relay.certificate", Severity: fault,
+			English: "no mail is taken: " + err.Error(), German: "Es wird keine Mail angenommen, ein Zertifikat fehlt: " + err.Error(),
+			Remedy: "pforte key csr, pforte key install"})
 	}
-	ends := d.runningOut()
+	ends := d.ends()
 	for _, c := range []struct {
 		name  string
 		until time.Time
-	}{{"server", ends.Server}, {"client", ends.Client}} {
-		if !c.until.IsZero() && time.Until(c.until) < warnExpiry {
-			add("relay.certificate."+c.name, string(queue.Warning), fmt.Sprintf("the %s certificate ends on %s", c.name, c.until.UTC().Format(time.DateOnly)), "have it renewed")
+	}{{"tenant-server", ends.Server}, {"provider-client", ends.Client}} {
+		if day := c.until.UTC().Format(time.DateOnly); !c.until.IsZero() && time.Until(c.until) < warnExpiry {
+			all = append(all, manage.Condition{Code: "relay.certificate." + c.name, Severity: warning,
+				English: fmt.Sprintf("certificate %s ends on %s", c.name, day), German: fmt.Sprintf("Zertifikat %s endet am %s", c.name, day),
+				Remedy: "have it renewed: pforte key csr, pforte key install"})
 		}
 	}
+	return all
+}
+
+func (d *Daemon) revocationConditions() []manage.Condition {
 	rev := d.now().revocation
 	if !rev.Configured() {
-		add("relay.crl.none", string(queue.Warning), "no revocation list is configured: the provider's certificates are not checked for revocation", "add provider.crl to the configuration")
-	} else if err := rev.Stale(); err != nil {
-		add("relay.crl.stale", string(queue.Critical), "the provider's revocation list is not current, no mail goes either way: "+err.Error(), "check the way to the list's server and the clock")
+		return []manage.Condition{{Code: "relay.crl.none", Severity: warning,
+			English: "no revocation list is configured: the provider's certificates are not checked for revocation",
+			German:  "Keine Sperrliste konfiguriert: Zertifikate des Providers werden nicht auf Sperrung geprüft",
+			Remedy:  "add provider.crl to the configuration"}}
 	}
+	if err := rev.Stale(); err != nil {
+		return []manage.Condition{{Code: "relay.crl.stale", Severity: fault,
+			English: "the provider's revocation list is not current, no mail goes either way: " + err.Error(),
+			German:  "Die Sperrliste des Providers ist nicht aktuell, es fließt keine Mail: " + err.Error(),
+			Remedy:  "check the way to the list's server, and the clock"}}
+	}
+	return nil
+}
+
+func mailConditions(stats queue.Stats) (all []manage.Condition) {
 	if n := stats.Total.Dead; n > 0 {
-		add("relay.dead", string(queue.Critical), fmt.Sprintf("%d messages could not be delivered and nobody could be told or they came in", n), "remove the cause, then deliver them again")
+		all = append(all, manage.Condition{Code: "relay.dead", Severity: fault,
+			English: fmt.Sprintf("%d messages could not be delivered and are kept as dead letters", n),
+			German:  fmt.Sprintf("%d Nachrichten konnten nicht zugestellt werden und liegen unzustellbar am Gateway", n),
+			Remedy:  "remove the cause (pforte queue), then deliver them again"})
 	}
 	if age := time.Since(stats.Oldest); !stats.Oldest.IsZero() && stats.Total.Messages > 0 && age > warnAge {
-		severity := queue.Warning
-		if age > criticalAge {
-			severity = queue.Critical
+		severity := warning
+		if age > faultAge {
+			severity = fault
 		}
-		add("relay.age", string(severity), fmt.Sprintf("the oldest message has waited for %s", age.Round(time.Minute)), "look at the queue: which next hop does not take mail?")
+		all = append(all, manage.Condition{Code: "relay.age", Severity: severity,
+			English: fmt.Sprintf("the oldest message has been here for %s", age.Round(time.Minute)),
+			German:  fmt.Sprintf("Die älteste Nachricht liegt seit %s am Gateway", age.Round(time.Minute)),
+			Remedy:  "look at the queue: which next hop takes no mail?"})
 	}
 	return all
 }
