@@ -200,8 +200,8 @@ func applyResults(e *Envelope, results []Result, now time.Time) ([]Event, error)
 		kind := Deferred
 		switch res.State {
 		case Waiting:
-			if res.NextTry.IsZero() {
-				return nil, fmt.Errorf("%w: recipient %d waits without a time", ErrInvalid, res.Recipient+1)
+			if !storable(res.NextTry) {
+				return nil, fmt.Errorf("%w: recipient %d waits for %v", ErrInvalid, res.Recipient+1, res.NextTry)
 			}
 			r.NextTry = res.NextTry
 		case Delivered:

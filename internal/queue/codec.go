@@ -138,7 +138,7 @@ func (e *Envelope) take(f field) (err error) {
 	case fieldReportOf:
 		e.ReportOf = ID(f.text())
 	case fieldPrefix:
-		e.Prefix = slices.Clone(f.value)
+		e.Prefix = append([]byte(nil), f.value...)
 	case fieldAttribute:
 		return e.takeAttribute(f.value)
 	case fieldSize:

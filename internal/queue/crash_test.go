@@ -23,6 +23,9 @@ const crashPoints = 10_000
 
 func wantedCrashPoints(t *testing.T) int {
 	n := crashPoints
+	if underRace {
+		n /= 20
+	}
 	if text := os.Getenv("PFORTE_CRASH_POINTS"); text != "" {
 		var err error
 		if n, err = strconv.Atoi(text); err != nil {
@@ -163,12 +166,17 @@ func (c *cutter) lifetime(t *testing.T, seed uint64) {
 			c.once.Do(func() { close(c.failed) })
 			return
 		}
-		work(t, q, book, rng.Uint64(), 4, 10)
+		if err := work(q, book, rng.Uint64(), 4, 10); err != nil {
+			t.Errorf("workload: %v", err)
+		}
 		c.mu.Lock()
 		last := c.last
 		c.last = nil
 		c.mu.Unlock()
 		disk.off.Store(true)
+		if err := verifyReach(q); err != nil {
+			t.Errorf("lifetime %d, generation %d, still running: %v", seed, generation, err)
+		}
 		book.mu.Lock()
 		for _, e := range book.msgs {
 			if e.acked {
@@ -187,31 +195,28 @@ func (c *cutter) lifetime(t *testing.T, seed uint64) {
 	}
 }
 
-// work lets several callers use q at once, each for a number of rounds, and
-// keeps the ledger.
-func work(t *testing.T, q *Queue, book *ledger, seed uint64, callers, rounds int) {
+// work lets several callers use q at once, each for a number of rounds or until
+// its first error, and keeps the ledger.
+func work(q *Queue, book *ledger, seed uint64, callers, rounds int) error {
 	var wg sync.WaitGroup
+	faults := make([]error, callers)
 	for caller := range callers {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(caller)))
-			for range rounds {
-				var err error
+			for round := 0; round < rounds && faults[caller] == nil; round++ {
 				switch rng.IntN(8) {
 				case 0:
-					err = workDrop(q, book)
+					faults[caller] = workDead(q, book, rng)
 				case 1, 2:
-					err = workDeliver(q, book, rng)
+					faults[caller] = workDeliver(q, book, rng)
 				default:
-					err = workCommit(q, book, rng)
-				}
-				if err != nil {
-					t.Errorf("workload: %v", err)
-					return
+					faults[caller] = workCommit(q, book, rng)
 				}
 			}
 		})
 	}
 	wg.Wait()
+	return errors.Join(faults...)
 }
 
 // randomBody is mostly small, sometimes larger than fits the index.
@@ -275,7 +280,7 @@ func workDeliver(q *Queue, book *ledger, rng *rand.Rand) error {
 		ids = append(ids, e.ID)
 		// A Finish that was under way is decided, since the message is handed out. Its
 		// Commit may not be: Pebble shows a batch before it is synced.
-		book.note(e.ID, func(e *entry) { e.open, e.leaving = false, stays })
+		book.note(e.ID, func(e *entry) { e.open, e.leaving, e.left = false, stays, stays })
 	}
 	if rng.IntN(8) == 0 {
 		q.Release(ids...)
@@ -320,8 +325,8 @@ func workFinish(q *Queue, book *ledger, rng *rand.Rand, id ID) error {
 		known.parent = id
 		book.note(child, func(e *entry) { *e = known })
 	}
-	mine := 0
-	book.note(id, func(e *entry) { e.leaving, e.child = leaving, child; mine = e.begins })
+	mine, revives := 0, 0
+	book.note(id, func(e *entry) { e.leaving, e.child = leaving, child; mine, revives = e.begins, e.revives })
 	if err := q.Finish(id, o); err != nil {
 		return err
 	}
@@ -329,7 +334,7 @@ func workFinish(q *Queue, book *ledger, rng *rand.Rand, id ID) error {
 		book.note(child, func(e *entry) { e.acked = true })
 	}
 	book.note(id, func(e *entry) {
-		if e.begins != mine || e.calling || e.left != stays {
+		if e.begins != mine || e.revives != revives || e.calling || e.left != stays {
 			return // somebody else has it by now
 		}
 		e.open, e.leaving = false, stays
@@ -340,20 +345,34 @@ func workFinish(q *Queue, book *ledger, rng *rand.Rand, id ID) error {
 	return nil
 }
 
-// workDrop is the operator, who deletes the oldest dead letter.
-func workDrop(q *Queue, book *ledger) error {
+// workDead is the operator, who deletes or revives the oldest dead letter.
+func workDead(q *Queue, book *ledger, rng *rand.Rand) error {
 	letters, err := q.DeadLetters("", 1)
 	if err != nil || len(letters) == 0 {
 		return err
 	}
 	id := letters[0].Envelope.ID
-	book.note(id, func(e *entry) { e.dropping = true })
-	err = q.Drop(id, "test")
-	if errors.Is(err, ErrUnknown) {
-		return nil // another caller was first
+	if rng.IntN(2) == 0 {
+		book.note(id, func(e *entry) { e.dropping = true })
+		err = q.Drop(id, "test")
+		if err == nil {
+			book.note(id, func(e *entry) { e.left = gone })
+		}
+	} else {
+		mine := 0
+		book.note(id, func(e *entry) { e.reviving++; e.revives++; mine = e.begins })
+		err = q.Revive(id, time.Now())
+		book.note(id, func(e *entry) {
+			if err == nil || errors.Is(err, ErrUnknown) {
+				e.reviving--
+			}
+			if err == nil && e.begins == mine && !e.calling {
+				e.left, e.leaving, e.open = stays, stays, false
+			}
+		})
 	}
-	if err == nil {
-		book.note(id, func(e *entry) { e.left = gone })
+	if errors.Is(err, ErrUnknown) || errors.Is(err, ErrInvalid) {
+		return nil // another caller was first
 	}
 	return err
 }

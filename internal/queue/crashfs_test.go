@@ -2,7 +2,6 @@ package queue
 
 import (
 	"errors"
-	"io"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -285,6 +284,13 @@ func (d *smallDisk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, erro
 	return &smallFile{f, d}, nil
 }
 
+func (d *smallDisk) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := d.FS.Remove(oldname); err != nil {
+		return nil, err
+	}
+	return d.Create(newname, c)
+}
+
 func (d *smallDisk) Remove(name string) error {
 	err := d.FS.Remove(name)
 	if err == nil && d.FS.PathBase(name) == "ballast" {
@@ -323,5 +329,3 @@ func (f *smallFile) Preallocate(off, n int64) error {
 	f.disk.mu.Unlock()
 	return nil
 }
-
-var _ io.Writer = (*smallFile)(nil)

@@ -125,7 +125,7 @@ func (q *Queue) endDead(id ID, do func(*txn, *Envelope, state, [idBytes]byte) er
 	t.delete(idKey(keyDead, key))
 	// From the moment it is due again it must be free: Due passes over what is taken
 	// and would not come back to it.
-
+	t.learn = append(t.learn, func() { delete(q.taken, key) })
 	return q.commitBodies(context.Background(), t, id)
 }
 

@@ -106,6 +106,12 @@ func (h *health) setReserve(used bool) {
 	h.reserve = used
 }
 
+func (h *health) usesReserve() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reserve
+}
+
 func (h *health) conditions(now time.Time) []Condition {
 	h.mu.Lock()
 	defer h.mu.Unlock()

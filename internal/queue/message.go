@@ -193,8 +193,8 @@ func (e *Envelope) check() error {
 			return fmt.Errorf("%w: report of: %w", ErrInvalid, err)
 		}
 	}
-	if e.Received.IsZero() {
-		return fmt.Errorf("%w: no time of receipt", ErrInvalid)
+	if !storable(e.Received) {
+		return fmt.Errorf("%w: time of receipt %v", ErrInvalid, e.Received)
 	}
 	for i := range e.Recipients {
 		if err := e.Recipients[i].check(); err != nil {
@@ -203,6 +203,9 @@ func (e *Envelope) check() error {
 	}
 	return checkAttributes(e.Attributes)
 }
+
+// storable reports whether t fits a record: nanoseconds since 1970, to 2262.
+func storable(t time.Time) bool { return t.Unix() >= 0 && t.Year() < 2262 }
 
 // laneName reports whether s can stand in a lane's key.
 func laneName(s string) bool {
@@ -215,6 +218,9 @@ func (r *Recipient) check() error {
 	}
 	if len(r.Original) > MaxText || len(r.Notify) > MaxText {
 		return errors.New("ORCPT or NOTIFY is too long")
+	}
+	if !r.NextTry.IsZero() && !storable(r.NextTry) {
+		return fmt.Errorf("next try %v", r.NextTry)
 	}
 	if r.State > Failed || r.Attempts < 0 || r.Uncertain < 0 {
 		return errors.New("bad state")

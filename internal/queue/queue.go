@@ -100,7 +100,7 @@ const DefaultDiskSlow = 5 * time.Second
 
 // Queue is an open queue. All methods may be called concurrently.
 type Queue struct {
-	fs      vfs.FS // with ballast and guard, for everything but the index
+	fs      vfs.FS // guarded, for everything but the index
 	dir     string
 	log     *slog.Logger
 	health  *health
@@ -153,7 +153,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	}
 	q.buffers.New = func() any { return new([InlineLimit]byte) }
 	q.ballast = newBallast(fsys, fsys.PathJoin(dir, "ballast"), opts.Ballast, h, log)
-	q.fs = &guard{FS: vfs.OnDiskFull(fsys, q.ballast.release), health: h}
+	q.fs = &guard{FS: fsys, health: h}
 	watched, watch := watchDisk(fsys, opts.DiskSlow, h, log)
 	q.watch = watch
 	defer func() {

@@ -36,11 +36,16 @@ func (q *Queue) Room(maxSize int64, sessions int) error {
 		return fmt.Errorf("%w: %d MiB free, %d MiB wanted", ErrFull, usage.AvailBytes>>20, need>>20)
 	}
 	q.ballast.restore()
+	if q.health.usesReserve() {
+		return fmt.Errorf("%w: the reserve is in use", ErrFull)
+	}
 	return nil
 }
 
 // ballast is a file that takes space while the disk has some, and is deleted when
-// a write fails for want of it; that write is then tried once more.
+// the index cannot be written for want of it; that write is then tried once more. A
+// body file that finds no room is refused instead, and from the moment the
+// reserve is in use Room refuses all, so that it is left to states and reports.
 type ballast struct {
 	fs     vfs.FS
 	path   string

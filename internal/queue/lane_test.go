@@ -1,0 +1,225 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+func commitTo(t testing.TB, q *Queue, tenant, hop string, class Class, due time.Time) ID {
+	t.Helper()
+	e := testEnvelope(tenant, "x@y")
+	e.Hop, e.Class, e.Recipients[0].NextTry = hop, class, due
+	return mustCommit(t, q, e, nil)
+}
+
+// One tenant's flood must not keep another's single letter waiting.
+func TestFloodDoesNotDelayOthers(t *testing.T) {
+	q := openTest(t, vfs.NewMem())
+	now := time.Now().Truncate(time.Millisecond)
+	for range 500 {
+		commitTo(t, q, "flood", "provider", Normal, now.Add(-time.Hour))
+	}
+	single := commitTo(t, q, "single", "provider", Bulk, now)
+	inbound := commitTo(t, q, "flood", "own-server", Bulk, now)
+	var first []ID
+	for _, e := range mustDue(t, q, 6) {
+		first = append(first, e.ID)
+	}
+	if !slices.Contains(first, single) || !slices.Contains(first, inbound) || len(first) != 6 {
+		t.Errorf("the first 6 messages are not of all lanes")
+	}
+	// Also when only one is asked for each time.
+	for range 3 {
+		commitTo(t, q, "single", "provider", Normal, now)
+	}
+	seen := map[string]int{}
+	for range 6 {
+		for _, e := range mustDue(t, q, 1) {
+			seen[e.Tenant]++
+		}
+	}
+	if seen["single"] != 3 || seen["flood"] != 3 {
+		t.Errorf("one at a time: %v, want 3 of each", seen)
+	}
+}
+
+func TestClassThenTime(t *testing.T) {
+	q := openTest(t, vfs.NewMem())
+	now := time.Now().Truncate(time.Millisecond)
+	bulk := commitTo(t, q, "a", "p", Bulk, now.Add(-3*time.Hour))
+	late := commitTo(t, q, "a", "p", Normal, now.Add(-time.Minute))
+	early := commitTo(t, q, "a", "p", Normal, now.Add(-time.Hour))
+	urgent := commitTo(t, q, "a", "p", Urgent, now)
+	commitTo(t, q, "a", "p", Urgent, now.Add(time.Hour))
+	var got []ID
+	for range 10 {
+		for _, e := range mustDue(t, q, 1) {
+			got = append(got, e.ID)
+		}
+	}
+	if want := []ID{urgent, early, late, bulk}; !slices.Equal(got, want) {
+		t.Errorf("order %v, want %v", got, want)
+	}
+}
+
+func TestReleaseIsDueAgain(t *testing.T) {
+	q := openTest(t, vfs.NewMem())
+	now := time.Now().Truncate(time.Millisecond)
+	id := commitTo(t, q, "a", "p", Normal, now)
+	for range 3 {
+		if list := mustDue(t, q, 5); len(list) != 1 || list[0].ID != id {
+			t.Fatalf("due %v", list)
+		}
+		<-q.Wake()
+		q.Release(id, "nonsense", q.ids.next(now))
+	}
+	if _, ok := q.NextDue(); !ok {
+		t.Error("NextDue says that nothing waits")
+	}
+}
+
+// TestDueAgainstModel compares Due with a plain list, through random commits,
+// attempts, releases and restarts, at times that go forward and sometimes back.
+func TestDueAgainstModel(t *testing.T) {
+	for seed := range uint64(40) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		m := &dueModel{mem: vfs.NewMem(), now: time.UnixMilli(1_800_000_000_000), waiting: map[ID]time.Time{}, taken: map[ID]bool{}}
+		m.q = openTest(t, m.mem)
+		for step := range 120 {
+			if err := m.step(t, rng); err != nil {
+				t.Fatalf("seed %d, step %d: %v", seed, step, err)
+			}
+		}
+	}
+}
+
+type dueModel struct {
+	mem     *vfs.MemFS
+	q       *Queue
+	now     time.Time
+	waiting map[ID]time.Time
+	taken   map[ID]bool
+}
+
+func (m *dueModel) step(t *testing.T, rng *rand.Rand) error {
+	at := m.now.Add(time.Duration(rng.IntN(40_000)-20_000) * time.Millisecond)
+	switch rng.IntN(12) {
+	case 0, 1, 2, 3:
+		class := Class(rng.IntN(int(classes)))
+		id := commitTo(t, m.q, fmt.Sprint("t", rng.IntN(3)), fmt.Sprint("h", rng.IntN(2)), class, at)
+		m.waiting[id] = at
+	case 4, 5, 6:
+		return m.due(rng.IntN(5))
+	case 7, 8:
+		for _, id := range slices.Sorted(maps.Keys(m.taken)) {
+			delete(m.taken, id)
+			m.waiting[id] = at
+			err := m.q.Finish(id, Outcome{Results: []Result{{Recipient: 0, State: Waiting, NextTry: at}}})
+			if err != nil {
+				return err
+			}
+			break
+		}
+	case 9:
+		for id := range m.taken {
+			delete(m.taken, id)
+			m.q.Release(id)
+		}
+	case 10:
+		m.now = m.now.Add(time.Duration(rng.IntN(20_000)-5_000) * time.Millisecond)
+	case 11:
+		if rng.IntN(4) == 0 {
+			if err := m.q.Close(); err != nil {
+				return err
+			}
+			m.q = openTest(t, m.mem)
+			clear(m.taken)
+		}
+	}
+	return nil
+}
+
+// due takes everything that is due, limit by limit, and compares.
+func (m *dueModel) due(limit int) error {
+	want := map[ID]bool{}
+	next := time.Time{}
+	for id, at := range m.waiting {
+		if m.taken[id] {
+			continue
+		}
+		if !at.After(m.now) {
+			want[id] = true
+		}
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	if got, ok := m.q.NextDue(); !next.IsZero() && (!ok || got.After(next)) {
+		return fmt.Errorf("NextDue %v %v, a message is due at %v", got, ok, next)
+	}
+	for len(want) > 0 {
+		list, err := m.q.Due(m.now, limit+1)
+		if err != nil {
+			return err
+		}
+		if len(list) != min(limit+1, len(want)) {
+			return fmt.Errorf("%d messages of at most %d, %d are due", len(list), limit+1, len(want))
+		}
+		for _, e := range list {
+			if !want[e.ID] {
+				return fmt.Errorf("%s is not due, or taken", e.ID)
+			}
+			delete(want, e.ID)
+			m.taken[e.ID] = true
+		}
+	}
+	if list, err := m.q.Due(m.now, 10); err != nil || len(list) != 0 {
+		return fmt.Errorf("%d messages more than are due, %w", len(list), err)
+	}
+	return nil
+}
+
+// A message must not slip through between Revive and a Due that runs meanwhile.
+func TestReviveIsFound(t *testing.T) {
+	q := openTest(t, vfs.NewMem())
+	id := commitTo(t, q, "a", "p", Normal, time.Time{})
+	mustDue(t, q, 1)
+	found := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	poller := make(chan error, 1)
+	go func() {
+		for ctx.Err() == nil {
+			list, err := q.Due(time.Now(), 1)
+			if err != nil {
+				poller <- err
+				return
+			}
+			if len(list) > 0 {
+				found <- struct{}{}
+			}
+		}
+		poller <- nil
+	}()
+	for range 3000 {
+		if err := errors.Join(q.Finish(id, Outcome{Dead: "x"}), q.Revive(id, time.Now())); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-found:
+		case <-time.After(10 * time.Second):
+			t.Fatal("a revived message is never due")
+		}
+	}
+	cancel()
+	if err := <-poller; err != nil {
+		t.Error(err)
+	}
+}
