@@ -13,14 +13,15 @@ import (
 // systemdPath is what takes over.
 const systemdPath = "/usr/lib/systemd/systemd"
 
-// mountESP mounts the EFI system partition for updated. Folder entries are
-// written at once, so that a rename is done when it returns. Without the
+// mountESP mounts the EFI system partition for updated. Everything is written at
+// once and in order, so that a power cut never leaves a file that names clusters
+// which are not its own (appliance/update/slot relies on it). Without the
 // partition the box runs, but cannot be updated; the report says so.
 func (b *box) mountESP(context.Context) error {
 	if b.disk == nil {
 		return nil
 	}
-	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_DIRSYNC | unix.MS_NOATIME
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_SYNCHRONOUS | unix.MS_DIRSYNC | unix.MS_NOATIME
 	err := mount(mountPoint{b.disk.esp.path, layout.ESPMount, "vfat", flags, "umask=0077,errors=remount-ro"})
 	if err != nil {
 		b.report.ESP = ""

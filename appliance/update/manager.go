@@ -1,9 +1,12 @@
 // Package update puts releases on trial, blesses the healthy ones and leaves
-// the others: design.md §8.
+// the others: design.md §8. It also brings a new configuration to the services,
+// and holds the power switch: all that only updated may do.
+//
+// # Releases
 //
 // A release that vendor and owner both signed (internal/release) and that the
 // owner's order allows here and now (internal/rollout) is written into the slot
-// that does not run (appliance/update/slot). The firmware boots it once
+// that is not blessed (appliance/update/slot). The firmware boots it once
 // (BootNext). Its own daemon then waits for the health gate; if the box is
 // healthy in time, the slot becomes the first in BootOrder and the fallback
 // copy is replaced: the release is blessed. If not, the release is remembered as
@@ -13,21 +16,36 @@
 // A trial that ends without a verdict (power cut, hang and watchdog, firmware
 // that refuses the file) finds the old release running with the trial still
 // pending: it is repeated, three tries at most, then it has failed. A file that
-// no longer has the hash that was written fails at once.
+// no longer has the hash that was written fails at once, and so does a release
+// that could not unlock the data volume: it leaves a note (slot.Note), because
+// it cannot reach the state.
 //
-// The order of writes makes every power cut safe: the slot is complete before
-// the state names a trial; the state names the trial before BootNext; BootOrder
-// is changed before the state forgets the trial; the fallback copy comes last.
-// Each step may be repeated.
+// # Power cuts
+//
+// The order of writes makes a power cut between any two steps safe; each step may
+// be repeated:
+//
+//   - update: the state forgets the slot as spare → the slot leaves BootOrder →
+//     its file is written → the state names the trial → one more try is counted →
+//     note → BootNext → reboot. Until the last step the blessed slot boots.
+//   - verdict good: BootOrder → state → fallback copy. Cut after BootOrder, the
+//     release is judged once more; cut before the copy is whole, it is made again.
+//   - verdict bad: BootOrder (back) → state → note removed → reboot.
+//
+// So at every instant BootOrder leads to a whole release that was blessed, or, for
+// the moment between the first two steps of a good verdict, found healthy; and no
+// slot stands in BootOrder whose content was not. Start repairs what a cut or the
+// firmware left: lost entries, a missing fallback, a damaged blessed slot.
+//
+// # Not here
 //
 // What is asked by whom (roles, certificates) is apid's affair; who may call
-// the daemon at all is control's. Every deed is audited.
+// the daemon at all is declared at each method. Every deed is audited.
 package update
 
 import (
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,53 +57,50 @@ import (
 	"gitlab.opencode.de/pforte/pforte/appliance/update/slot"
 	"gitlab.opencode.de/pforte/pforte/internal/milestone"
 	"gitlab.opencode.de/pforte/pforte/internal/release"
-	"gitlab.opencode.de/pforte/pforte/internal/rollout"
 )
 
-const (
-	// GateLimit is how long a release on trial has to become healthy.
-	GateLimit = 4 * time.Minute
-	// downloadLimit bounds fetching one release.
-	downloadLimit = 30 * time.Minute
-)
-
-// Slots is the disk's side: appliance/update/slot.Disk.
-type Slots interface {
+// Disk keeps the releases: slot.Disk.
+type Disk interface {
 	Hash(report.Slot) (sum [32]byte, length int64, err error)
-	Write(ctx context.Context, s report.Slot, r io.Reader, length int64, want [32]byte, progress func(int64)) error
-	Fallback(ctx context.Context, s report.Slot) error
-	Home() report.Slot
 	Version(report.Slot) (string, error)
-	Sweep() error
+	Write(ctx context.Context, s report.Slot, r io.Reader, length int64, want [32]byte, progress func(int64)) error
+	Copy(ctx context.Context, from, to report.Slot) (sum [32]byte, err error)
+
+	WriteNote(slot.Note) error
+	ReadNote() (slot.Note, error)
+	ClearNote() error
 }
 
-// Firmware is the firmware's side: appliance/update/slot.Entries.
+// Firmware decides what boots: slot.Entries.
 type Firmware interface {
-	Prefer(report.Slot) error
+	Prefer(slots ...report.Slot) error
 	TryOnce(report.Slot) error
-	First() (report.Slot, error)
 }
 
-// Releases is where releases come from.
+// Releases is where releases come from: appliance/update/repository.
 type Releases interface {
-	// List returns what both signed, and what is refused. notBefore is the
-	// earliest time that it can be.
+	// List returns what both signed, newest last, and what is refused. notBefore is
+	// the earliest time that it can be.
 	List(ctx context.Context, notBefore time.Time) ([]release.Release, []release.Refusal, error)
 	// Open starts the download of a release's file.
 	Open(ctx context.Context, r release.Release) (io.ReadCloser, error)
 }
 
-// Manager is the update logic of one box. Boot must be called once, first.
+// Manager is the update logic of one box. Its fields are set once. Start must be
+// called once, first.
 type Manager struct {
-	Slots    Slots
+	Disk     Disk
 	Firmware Firmware
 	Releases Releases
 	// Gate returns nil as soon as the box is healthy, or why it is not when ctx ends.
 	Gate func(ctx context.Context) error
+	// GateLimit is how long a release on trial has to become healthy; 0 means
+	// DefaultGateLimit.
+	GateLimit time.Duration
 	// Reboot asks systemd to reboot, and returns at once.
-	Reboot func() error
-	// Blessed is told that the running release was blessed (or needs no blessing).
-	Blessed    func()
+	Reboot func(ctx context.Context) error
+	// Judged is told that this boot needs no further verdict: the trial guard may rest.
+	Judged     func() error
 	Boot       report.Report
 	BoxName    func() string
 	StateFile  string
@@ -95,21 +110,35 @@ type Manager struct {
 	mu       sync.Mutex
 	state    state
 	progress control.Progress
+	started  bool  // Start came to an end
+	fault    error // why updates are not possible; nil: they are
 }
 
-// running is the slot whose content runs: the booted one, or the one that
-// equals the booted fallback.
-func (m *Manager) running() report.Slot {
-	if m.Boot.Slot == report.SlotA || m.Boot.Slot == report.SlotB {
-		return m.Boot.Slot
-	}
-	return m.Slots.Home()
-}
+// DefaultGateLimit is shorter than the trial guard's time (appliance/units).
+const DefaultGateLimit = 4 * time.Minute
 
-// Start judges this boot: it repairs the firmware's entries, blesses or fails a
-// release on trial, or repeats a trial that ended without a verdict. It returns
-// when the verdict is in; a reboot that it asked for follows.
+// Start judges this boot: it repairs what the firmware or a power cut left,
+// blesses or fails a release on trial, or repeats a trial that ended without a
+// verdict. It returns when the verdict is in; a reboot that it asked for
+// follows. After an error no update is possible until the next start.
 func (m *Manager) Start(ctx context.Context) error {
+	m.mu.Lock()
+	m.progress.Phase = control.Judging
+	m.mu.Unlock()
+	err := m.start(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.progress.Phase != control.Rebooting {
+		m.progress.Phase = control.Idle
+	}
+	m.started, m.fault = true, err
+	return err
+}
+
+func (m *Manager) start(ctx context.Context) error {
+	if m.Boot.Locked != nil {
+		return m.locked(ctx)
+	}
 	s, err := loadState(m.StateFile)
 	if err != nil {
 		return err
@@ -117,238 +146,185 @@ func (m *Manager) Start(ctx context.Context) error {
 	m.mu.Lock()
 	m.state = s
 	m.mu.Unlock()
-	if err := m.Slots.Sweep(); err != nil {
-		m.Log.Warn("leftovers of an unfinished update stay", "error", err)
-	}
-	milestone.Print(m.Milestones, "updated.ready", "slot", m.Boot.Slot, "version", m.Boot.Version, "trial", s.Trial != nil)
+	m.mark("updated.ready", "slot", m.Boot.Slot, "version", m.Boot.Version, "trial", s.Trial != nil)
 	switch {
 	case s.Trial == nil:
-		return m.settle()
+		return m.settle(ctx)
 	case s.Trial.Slot == m.Boot.Slot && s.Trial.Release == m.Boot.Version:
 		return m.judge(ctx)
 	default:
-		return m.again()
+		return m.again(ctx)
 	}
 }
 
-// settle is an ordinary boot: the running slot leads the firmware's order.
-func (m *Manager) settle() error {
-	m.Blessed()
-	first, err := m.Firmware.First()
-	if err != nil {
+// locked is a boot without the data volume: the state is out of reach. A release
+// on trial that cannot open the volume has failed; the note tells both that it is
+// on trial and, to the old release, why it failed. In any other locked boot
+// nothing is changed: management answers and says why.
+func (m *Manager) locked(ctx context.Context) error {
+	m.mark("updated.ready", "slot", m.Boot.Slot, "version", m.Boot.Version, "locked", true)
+	note, err := m.Disk.ReadNote()
+	onTrial := err == nil && m.Boot.Trial && note.Why == "" && note.Slot == m.Boot.Slot && note.Release == m.Boot.Version
+	if !onTrial {
+		m.judged()
 		return err
 	}
-	running := m.running()
-	if first == running {
-		return nil
+	note.Why = "the data volume stayed locked: " + m.Boot.Locked.Code
+	if err := m.Disk.WriteNote(note); err != nil {
+		m.Log.Error("the old release will not learn why this one failed", "error", err)
 	}
-	m.Log.Info("the firmware's boot order is set again", "slot", running, "was", first)
-	return m.Firmware.Prefer(running)
+	m.mark("updated.failed", "version", note.Release, "why", note.Why)
+	return m.reboot(ctx)
 }
 
 // judge is the boot of a release on trial.
 func (m *Manager) judge(ctx context.Context) error {
-	err := m.change(func(s *state) { s.Trial.Reached = true })
-	if err != nil {
+	if err := m.change(func(s *state) { s.Trial.Reached = true }); err != nil {
 		return err
 	}
-	t := *m.snapshot().Trial
-	milestone.Print(m.Milestones, "updated.trial", "slot", t.Slot, "version", t.Release, "try", t.Tries)
-	gate, cancel := context.WithTimeout(ctx, GateLimit)
-	defer cancel()
-	if unhealthy := m.Gate(gate); unhealthy != nil {
+	s := m.snapshot()
+	t := s.Trial
+	m.mark("updated.trial", "slot", t.Slot, "version", t.Release, "try", t.Tries)
+	if why := m.unfit(ctx, t); why != "" {
 		if ctx.Err() != nil { // stopped, not judged
 			return ctx.Err()
 		}
-		return m.reject(fmt.Sprintf("not healthy within %s: %v", GateLimit, unhealthy))
+		return m.reject(ctx, why)
 	}
-	if err := m.Firmware.Prefer(t.Slot); err != nil {
+	if err := m.prefer(t.Slot, s.Blessed); err != nil {
 		return err
 	}
 	if err := m.change(func(s *state) { s.bless(time.Now().UTC()) }); err != nil {
 		return err
 	}
-	m.Blessed()
-	milestone.Print(m.Milestones, "updated.blessed", "slot", t.Slot, "version", t.Release)
-	if err := m.Slots.Fallback(ctx, t.Slot); err != nil {
-		return fmt.Errorf("replace the fallback copy: %w", err)
+	m.mark("updated.blessed", "slot", t.Slot, "version", t.Release)
+	m.judged()
+	if err := m.Disk.ClearNote(); err != nil {
+		m.Log.Warn("the note of an ended trial stays", "error", err)
 	}
-	milestone.Print(m.Milestones, "updated.settled", "slot", t.Slot, "version", t.Release)
+	return m.fallback(ctx)
+}
+
+// unfit says why the running release on trial cannot be blessed, "" if it can.
+func (m *Manager) unfit(ctx context.Context, t *trial) string {
+	limit := m.GateLimit
+	if limit == 0 {
+		limit = DefaultGateLimit
+	}
+	gate, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := m.Gate(gate); err != nil {
+		return fmt.Sprintf("not healthy within %s: %v", limit, err)
+	}
+	if !m.holds(&t.held) {
+		return changedFile
+	}
+	return ""
+}
+
+const changedFile = "the file in its slot is not the one that was written"
+
+// reject ends the running trial and goes back to the blessed slot. The firmware
+// comes first: a power cut must not leave it preferring what has failed.
+func (m *Manager) reject(ctx context.Context, why string) error {
+	s := m.snapshot()
+	if err := m.prefer(s.Blessed.Slot, s.Spare); err != nil {
+		m.Log.Error("the boot order could not be written; it names the old slot unless the power failed before", "error", err)
+	}
+	if err := m.failed(why); err != nil {
+		return err
+	}
+	return m.reboot(ctx)
+}
+
+// failed records that the release on trial has failed.
+func (m *Manager) failed(why string) error {
+	t := m.snapshot().Trial
+	if err := m.change(func(s *state) { s.fail(why, time.Now().UTC()) }); err != nil {
+		return err
+	}
+	m.mark("updated.failed", "slot", t.Slot, "version", t.Release, "why", why)
+	if err := m.Disk.ClearNote(); err != nil {
+		m.Log.Warn("the note of an ended trial stays", "error", err)
+	}
 	return nil
 }
 
-// reject ends the running trial and goes back to the old slot.
-func (m *Manager) reject(why string) error {
-	failed := m.snapshot().Trial.Release
-	if err := m.change(func(s *state) { s.fail(why, time.Now().UTC()) }); err != nil {
-		return err
+// again is a boot of another release than the one whose trial is pending.
+func (m *Manager) again(ctx context.Context) error {
+	s := m.snapshot()
+	t := s.Trial
+	note, err := m.Disk.ReadNote()
+	if err != nil {
+		m.Log.Warn("no word from the trial", "error", err)
 	}
-	milestone.Print(m.Milestones, "updated.failed", "version", failed, "why", why)
-	return m.Reboot()
-}
-
-// again is a boot of the old release with a trial still pending.
-func (m *Manager) again() error {
-	t := *m.snapshot().Trial
 	why := ""
-	if sum, _, err := m.Slots.Hash(t.Slot); err != nil || hex.EncodeToString(sum[:]) != t.SHA256 {
-		why = "the file in its slot is not the one that was written"
-	} else if t.Tries >= maxTries {
+	switch {
+	case note.Slot == t.Slot && note.Release == t.Release && note.Why != "":
+		why = note.Why
+	case !m.holds(&t.held):
+		why = changedFile
+	case t.Tries >= maxTries && t.Reached:
 		why = fmt.Sprintf("%d trials ended without a verdict", t.Tries)
-		if !t.Reached {
-			why = fmt.Sprintf("it never came up in %d trials", t.Tries)
-		}
+	case t.Tries >= maxTries:
+		why = fmt.Sprintf("it never came up in %d trials", t.Tries)
 	}
 	if why == "" {
-		return m.try(t)
+		return m.try(ctx)
 	}
-	if err := m.change(func(s *state) { s.fail(why, time.Now().UTC()) }); err != nil {
+	if err := m.failed(why); err != nil {
 		return err
 	}
-	milestone.Print(m.Milestones, "updated.failed", "version", t.Release, "why", why)
-	return m.settle()
+	return m.settle(ctx)
 }
 
-// try asks for one boot of the release on trial.
-func (m *Manager) try(t trial) error {
+// try asks for one boot of the release on trial. The try is counted before it
+// begins.
+func (m *Manager) try(ctx context.Context) error {
 	if err := m.change(func(s *state) { s.Trial.Tries++ }); err != nil {
+		return err
+	}
+	t := m.snapshot().Trial
+	if err := m.Disk.WriteNote(slot.Note{Slot: t.Slot, Release: t.Release}); err != nil {
 		return err
 	}
 	if err := m.Firmware.TryOnce(t.Slot); err != nil {
 		return err
 	}
-	return m.Reboot()
+	return m.reboot(ctx)
 }
 
-// Errors of Update, besides those of package rollout.
-var (
-	ErrLocked  = errors.New("the box is locked")
-	ErrRunning = errors.New("an update is under way")
-	ErrUnknown = errors.New("no such release is signed by both vendor and owner")
-)
-
-// Update installs a release (or, with an empty version, the newest that is
-// allowed), puts it on trial and asks for the reboot. It returns when the
-// reboot was asked for, or why not; nothing has changed then but the content of
-// the slot that does not run.
-func (m *Manager) Update(ctx context.Context, version string) error {
-	if err := m.begin(); err != nil {
-		return err
-	}
-	err := m.install(ctx, version)
+// reboot asks for a reboot. Nothing else is begun after that.
+func (m *Manager) reboot(ctx context.Context) error {
 	m.mu.Lock()
-	m.progress.Phase = control.Idle
-	if err != nil {
-		m.progress.Error = err.Error()
-	}
+	m.progress.Phase = control.Rebooting
 	m.mu.Unlock()
-	return err
-}
-
-func (m *Manager) begin() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case m.Boot.Locked != nil:
-		return fmt.Errorf("%w: %s", ErrLocked, m.Boot.Locked.English)
-	case m.progress.Phase != "" && m.progress.Phase != control.Idle, m.state.Trial != nil:
-		return ErrRunning
+	if err := m.Reboot(ctx); err != nil {
+		return fmt.Errorf("reboot: %w", err)
 	}
-	m.progress = control.Progress{Phase: control.Checking}
 	return nil
 }
 
-func (m *Manager) install(ctx context.Context, version string) error {
-	ctx, cancel := context.WithTimeout(ctx, downloadLimit)
-	defer cancel()
-	r, err := m.Choose(ctx, version)
-	if err != nil {
-		return err
+// prefer writes the boot order: a slot, the spare if there is one, the fallback.
+func (m *Manager) prefer(first report.Slot, spare *held) error {
+	order := []report.Slot{first}
+	if spare != nil && spare.Slot != first {
+		order = append(order, spare.Slot)
 	}
-	m.mu.Lock()
-	m.progress = control.Progress{Phase: control.Downloading, Release: r.Version, Bytes: 0, Of: r.Length}
-	m.mu.Unlock()
-	into := slot.Other(m.running())
-	file, err := m.Releases.Open(ctx, r)
-	if err != nil {
-		return fmt.Errorf("fetch release %s: %w", r.Version, err)
-	}
-	defer func() { _ = file.Close() }()
-	if err := m.Slots.Write(ctx, into, file, r.Length, r.SHA256, m.downloaded); err != nil {
-		return fmt.Errorf("write release %s: %w", r.Version, err)
-	}
-	t := trial{Release: r.Version, Epoch: r.Epoch, SHA256: hex.EncodeToString(r.SHA256[:]), Slot: into}
-	if err := m.change(func(s *state) { s.Trial = &t }); err != nil {
-		return err
-	}
-	return m.try(t)
+	return m.Firmware.Prefer(append(order, report.SlotFallback)...)
 }
 
-func (m *Manager) downloaded(n int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.progress.Bytes = n
-}
-
-// Choose finds the release to install: the named one, or the newest that the
-// owner's order allows here and now.
-func (m *Manager) Choose(ctx context.Context, version string) (release.Release, error) {
-	s := m.snapshot()
-	signed, refused, err := m.Releases.List(ctx, s.Newest)
-	if err != nil {
-		return release.Release{}, err
-	}
-	var newest *release.Release
-	var last error
-	for i, r := range signed {
-		if version != "" && r.Version != version {
-			continue
-		}
-		if err := m.allowed(r, s); err != nil {
-			last = err
-			continue
-		}
-		newest = &signed[i]
-	}
-	if newest != nil {
-		return *newest, nil
-	}
-	for _, f := range refused {
-		if version != "" && f.Name == release.Prefix+version+release.Suffix {
-			return release.Release{}, fmt.Errorf("release %s: %w", version, f.Err)
-		}
-	}
-	if last != nil {
-		return release.Release{}, last
-	}
-	return release.Release{}, fmt.Errorf("%w: %q", ErrUnknown, version)
-}
-
-// allowed asks the owner's order.
-func (m *Manager) allowed(r release.Release, s state) error {
-	order, err := rollout.Parse(r.Order)
-	if err != nil {
-		return fmt.Errorf("release %s: %w", r.Version, err)
-	}
-	now := time.Now()
-	if now.Before(s.Newest) {
-		now = s.Newest
-	}
-	return rollout.Decide(order, rollout.Candidate{Version: r.Version, Epoch: r.Epoch}, rollout.Box{
-		Name: m.BoxName(), Version: m.Boot.Version, Epoch: uint64(m.Boot.Epoch), Failed: s.failedNames(), Now: now,
-	})
+// holds reports whether a slot's file is what the state says.
+func (m *Manager) holds(h *held) bool {
+	sum, _, err := m.Disk.Hash(h.Slot)
+	return err == nil && hex.EncodeToString(sum[:]) == h.SHA256
 }
 
 // change alters the state and makes it durable; on an error the old one stands.
 func (m *Manager) change(f func(*state)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	next := m.state
-	if m.state.Trial != nil {
-		t := *m.state.Trial
-		next.Trial = &t
-	}
-	next.Failed = append([]Failed(nil), m.state.Failed...)
+	next := m.state.clone()
 	f(&next)
 	if err := next.save(m.StateFile); err != nil {
 		return err
@@ -357,35 +333,11 @@ func (m *Manager) change(f func(*state)) error {
 	return nil
 }
 
+// snapshot is the state of now; the caller does not change it.
 func (m *Manager) snapshot() state {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.state
 }
 
-// Status is what the control socket answers.
-func (m *Manager) Status() control.Status {
-	s := m.snapshot()
-	out := control.Status{Boot: m.Boot, Slots: map[string]string{}}
-	for _, name := range []report.Slot{report.SlotA, report.SlotB, report.SlotFallback} {
-		version, err := m.Slots.Version(name)
-		if err != nil {
-			version = ""
-		}
-		out.Slots[string(name)] = version
-	}
-	if s.Trial != nil {
-		out.Trial = s.Trial.Release
-	}
-	for _, f := range s.Failed {
-		out.Failed = append(out.Failed, control.Failed(f))
-	}
-	if s.Last != nil {
-		last := control.Outcome(*s.Last)
-		out.Last = &last
-	}
-	m.mu.Lock()
-	out.Progress = m.progress
-	m.mu.Unlock()
-	return out
-}
+func (m *Manager) mark(name string, kv ...any) { milestone.Print(m.Milestones, name, kv...) }

@@ -76,10 +76,10 @@ func assemble() (*update.Daemon, error) {
 	store := config.NewStore(layout.ConfigDir, owner)
 	return &update.Daemon{
 		Manager: &update.Manager{
-			Slots: slot.Disk{Root: layout.ESPMount}, Firmware: entries, Boot: boot,
-			Gate:    func(context.Context) error { return errors.New("no health gate yet") },
-			Reboot:  func() error { return systemd.Manager{}.Reboot(context.Background()) },
-			Blessed: func() { _ = os.WriteFile(layout.BlessedMark, nil, 0o644) },
+			Disk: slot.Disk{Root: layout.ESPMount}, Firmware: entries, Boot: boot,
+			Gate:   func(context.Context) error { return errors.New("no health gate yet") },
+			Reboot: systemd.Manager{}.Reboot,
+			Judged: func() error { return os.WriteFile(layout.BlessedMark, nil, 0o644) },
 			BoxName: func() string {
 				doc, err := store.Current()
 				if err != nil {

@@ -29,9 +29,11 @@ const (
 	SlotA        = "EFI/pforte/a.efi"
 	SlotB        = "EFI/pforte/b.efi"
 	FallbackSlot = "EFI/BOOT/BOOTX64.EFI"
-	// EntryA and EntryB are the descriptions of the two firmware boot entries.
-	EntryA = "Pforte A"
-	EntryB = "Pforte B"
+	// EntryA, EntryB and EntryFallback are the descriptions of the firmware's boot
+	// entries for these files.
+	EntryA        = "Pforte A"
+	EntryB        = "Pforte B"
+	EntryFallback = "Pforte fallback"
 )
 
 // Paths in the initramfs and in the running system.

@@ -21,12 +21,14 @@ package release
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -127,7 +129,7 @@ type vendorCustom struct {
 }
 
 // Releases refreshes both repositories and returns what both allow, newest
-// epoch and then version name last, and what only one lists or on which they
+// epoch and then newest version (see Compare) last, and what only one lists or on which they
 // differ. An error means that a repository could not be read or verified:
 // nothing of it may be used then.
 func (v Verifier) Releases(now time.Time) ([]Release, []Refusal, error) {
@@ -152,7 +154,9 @@ func (v Verifier) Releases(now time.Time) ([]Release, []Refusal, error) {
 		}
 		good = append(good, r)
 	}
-	sort.SliceStable(good, func(i, j int) bool { return good[i].Epoch < good[j].Epoch })
+	slices.SortStableFunc(good, func(a, b Release) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), Compare(a.Version, b.Version))
+	})
 	return good, bad, nil
 }
 

@@ -6,10 +6,11 @@
 // Decide is a pure function of the order and of what the box knows of itself.
 // It never starts anything: hosting starts an update, and Decide says whether
 // the owner allows it. Rules, in this order: the version must not have failed
-// on this box; the epoch must not be lower than the running one (a release
-// with a lower epoch may no longer unseal the data volume); the box must be
-// named; the window must be open; the running version must not be below the
-// order's minimum epoch; a version that already runs needs no update.
+// on this box; a version that already runs needs no update; the epoch must not
+// be lower than the running one (a release with a lower epoch may no longer
+// unseal the data volume), nor the version within the same epoch, unless the
+// order says Older; the box must be named; the window must be open; the running
+// version must not be below the order's minimum epoch.
 //
 // AtOnce is carried for the rollout of several boxes; one box alone cannot
 // check it, and hosting's tool must.
@@ -24,6 +25,8 @@ import (
 	"path"
 	"slices"
 	"time"
+
+	"gitlab.opencode.de/pforte/pforte/internal/release"
 )
 
 const (
@@ -35,6 +38,7 @@ const (
 var (
 	ErrFailedBefore = errors.New("this version failed on this box before")
 	ErrEpoch        = errors.New("the release is older than what this box may run")
+	ErrOlder        = errors.New("the release is older than the running one")
 	ErrBox          = errors.New("the owner's order does not name this box")
 	ErrWindow       = errors.New("outside the window of the owner's order")
 	ErrMinimum      = errors.New("the running version is too old for a direct step")
@@ -53,6 +57,8 @@ type Order struct {
 	AtOnce int `json:"atOnce,omitempty"`
 	// MinimumEpoch is the lowest epoch from which a direct step is allowed.
 	MinimumEpoch uint64 `json:"minimumEpoch,omitempty"`
+	// Older allows to go back to this release from a newer one of the same epoch.
+	Older bool `json:"older,omitempty"`
 }
 
 // Parse reads an order strictly: unknown fields, a window that ends before it
@@ -115,13 +121,16 @@ type Box struct {
 // now, or one of the errors above with its details.
 func Decide(o Order, c Candidate, b Box) error {
 	if slices.Contains(b.Failed, c.Version) {
-		return fmt.Errorf("%w: %s; the vendor must release a new version", ErrFailedBefore, c.Version)
+		return fmt.Errorf("%w: %s", ErrFailedBefore, c.Version)
 	}
 	if c.Version == b.Version {
 		return fmt.Errorf("%w: %s", ErrSame, c.Version)
 	}
 	if c.Epoch < b.Epoch {
 		return fmt.Errorf("%w: epoch %d, running is %d", ErrEpoch, c.Epoch, b.Epoch)
+	}
+	if c.Epoch == b.Epoch && !o.Older && release.Compare(c.Version, b.Version) < 0 {
+		return fmt.Errorf("%w: %s, running is %s", ErrOlder, c.Version, b.Version)
 	}
 	if !slices.ContainsFunc(o.Boxes, func(pattern string) bool {
 		ok, err := path.Match(pattern, b.Name)
@@ -136,7 +145,27 @@ func Decide(o Order, c Candidate, b Box) error {
 		return fmt.Errorf("%w: it closed at %s", ErrWindow, o.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if b.Epoch < o.MinimumEpoch {
-		return fmt.Errorf("%w: epoch %d, the order asks for at least %d; install a release in between first", ErrMinimum, b.Epoch, o.MinimumEpoch)
+		return fmt.Errorf("%w: epoch %d, the order asks for at least %d", ErrMinimum, b.Epoch, o.MinimumEpoch)
 	}
 	return nil
+}
+
+// Remedy tells people what to do about an error of Decide, "" if there is nothing.
+func Remedy(err error) string {
+	for _, r := range []struct {
+		err    error
+		remedy string
+	}{
+		{ErrFailedBefore, "the vendor must release a new version"},
+		{ErrEpoch, "ask the vendor for a newer release"},
+		{ErrOlder, "install a newer release, or have the owner's order allow the older one"},
+		{ErrBox, "ask the owner to name this box in the order"},
+		{ErrWindow, "start the update within the window, or ask the owner for another one"},
+		{ErrMinimum, "install a release in between first"},
+	} {
+		if errors.Is(err, r.err) {
+			return r.remedy
+		}
+	}
+	return ""
 }

@@ -21,6 +21,9 @@ func TestDecide(t *testing.T) {
 		{"allowed", nil, nil, Candidate{"1.2", 3}, nil},
 		{"newer epoch", nil, nil, Candidate{"2.0", 4}, nil},
 		{"failed before", nil, nil, Candidate{"1.1", 3}, ErrFailedBefore},
+		{"older version", nil, nil, Candidate{"0.9", 3}, ErrOlder},
+		{"older version, newer epoch", nil, nil, Candidate{"0.9", 4}, nil},
+		{"older version, allowed", func(o *Order) { o.Older = true }, nil, Candidate{"0.9", 3}, nil},
 		{"older epoch", nil, nil, Candidate{"0.9", 2}, ErrEpoch},
 		{"same", nil, nil, Candidate{"1.0", 3}, ErrSame},
 		{"other box", nil, func(b *Box) { b.Name = "sn-gw-11" }, Candidate{"1.2", 3}, ErrBox},
@@ -38,8 +41,12 @@ func TestDecide(t *testing.T) {
 			if tt.b != nil {
 				tt.b(&b)
 			}
-			if err := Decide(o, tt.c, b); !errors.Is(err, tt.want) {
+			err := Decide(o, tt.c, b)
+			if !errors.Is(err, tt.want) {
 				t.Errorf("Decide = %v, want %v", err, tt.want)
+			}
+			if helpless := Remedy(err) == ""; helpless != (err == nil || errors.Is(err, ErrSame)) {
+				t.Errorf("remedy of %v: %q", err, Remedy(err))
 			}
 		})
 	}

@@ -28,8 +28,10 @@ const MaxEnvelope = 32 << 20
 // Phases of an update.
 const (
 	Idle        = "idle"
+	Judging     = "judging" // this boot: a release on trial, what a power cut left
 	Checking    = "checking"
-	Downloading = "downloading"
+	Downloading = "downloading" // and writing, reading back
+	Rebooting   = "rebooting"
 )
 
 // Status is the state of boot, slots and updates.

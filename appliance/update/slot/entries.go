@@ -14,7 +14,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/layout"
 )
 
-// Entries are the firmware's boot entries of the two slots.
+// Entries are the firmware's boot entries of the two slots and the fallback.
 type Entries struct {
 	Vars firmware.Vars
 	ESP  firmware.HardDrive // where the slots lie
@@ -27,9 +27,12 @@ const (
 )
 
 // describe is the entry that a slot ought to have.
-func (e Entries) describe(s report.Slot) (description, path string) {
-	if s == report.SlotB {
+func describe(s report.Slot) (description, path string) {
+	switch s {
+	case report.SlotB:
 		return layout.EntryB, layout.SlotB
+	case report.SlotFallback:
+		return layout.EntryFallback, layout.FallbackSlot
 	}
 	return layout.EntryA, layout.SlotA
 }
@@ -38,7 +41,7 @@ func (e Entries) describe(s report.Slot) (description, path string) {
 // Entries are found by their description; a wrong content is written again, a
 // missing one gets the first free number.
 func (e Entries) Ensure(s report.Slot) (string, error) {
-	description, path := e.describe(s)
+	description, path := describe(s)
 	want, err := firmware.EncodeEntry(description, e.ESP, path)
 	if err != nil {
 		return "", fmt.Errorf("boot entry %q: %w", description, err)
@@ -78,24 +81,30 @@ func (e Entries) write(number string, data []byte) error {
 	return nil
 }
 
-// Prefer puts the slot's entry first in BootOrder, the other slot's second, and
-// leaves the rest behind them in their order. It writes only what changes.
-func (e Entries) Prefer(s report.Slot) error {
-	first, err := e.Ensure(s)
-	if err != nil {
-		return err
-	}
-	second, err := e.Ensure(Other(s))
-	if err != nil {
-		return err
+// Prefer makes the slots the first in BootOrder, in the order given, takes our
+// other entries out of it (they keep their number, for TryOnce), and leaves
+// foreign ones behind ours in their order. It writes only what changes.
+func (e Entries) Prefer(slots ...report.Slot) error {
+	var want []string
+	for _, s := range slots {
+		number, err := e.Ensure(s)
+		if err != nil {
+			return err
+		}
+		want = append(want, number)
 	}
 	have, err := firmware.BootOrder(e.Vars)
 	if err != nil {
 		return err
 	}
-	want := []string{first, second}
 	for _, n := range have {
-		if n != first && n != second {
+		if slices.Contains(want, n) {
+			continue
+		}
+		switch s, err := e.slotOf(n); {
+		case err != nil:
+			return err
+		case s == report.SlotUnknown:
 			want = append(want, n)
 		}
 	}
@@ -112,25 +121,22 @@ func (e Entries) Prefer(s report.Slot) error {
 	return nil
 }
 
-// First is the slot whose entry leads BootOrder, unknown if that is none of ours.
-func (e Entries) First() (report.Slot, error) {
-	have, err := firmware.BootOrder(e.Vars)
-	if err != nil || len(have) == 0 {
-		return report.SlotUnknown, err
-	}
-	data, err := firmware.ReadEntry(e.Vars, have[0])
+// slotOf says which slot an entry is for, by its description; unknown if it is
+// none of ours or not there.
+func (e Entries) slotOf(number string) (report.Slot, error) {
+	data, err := firmware.ReadEntry(e.Vars, number)
 	if errors.Is(err, firmware.ErrNoEntry) {
 		return report.SlotUnknown, nil
 	}
 	if err != nil {
-		return report.SlotUnknown, err
+		return report.SlotUnknown, fmt.Errorf("boot entry %s: %w", number, err)
 	}
 	entry, err := firmware.ParseEntry(data)
 	if err != nil {
-		return report.SlotUnknown, nil // not ours
+		return report.SlotUnknown, nil // somebody else's
 	}
-	for _, s := range []report.Slot{report.SlotA, report.SlotB} {
-		if description, _ := e.describe(s); entry.Description == description {
+	for _, s := range []report.Slot{report.SlotA, report.SlotB, report.SlotFallback} {
+		if description, _ := describe(s); entry.Description == description {
 			return s, nil
 		}
 	}

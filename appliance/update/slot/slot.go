@@ -2,13 +2,28 @@
 // firmware which one to boot.
 //
 // There are two slots, a and b, and a copy of the blessed one under the name
-// that firmware boots when it has lost its entries. A release is written into a
-// slot in full: temporary file, fsync, read back and hashed, rename, fsync of
-// the folder. FAT's rename is not atomic in the journal's sense, so a slot is
-// only ever written while the other one is blessed and bootable; Bless replaces
-// the fallback copy last, when the slot it copies from is already the first in
-// the firmware's boot order. Whatever the power does, one whole release is
-// bootable.
+// that firmware boots when it has lost its entries (the fallback). A file is only
+// ever written while the firmware has another whole one to boot first: the
+// caller takes a slot out of the boot order before Write, and replaces the
+// fallback after the slot that it is copied from leads the order. So a torn file
+// is no danger, and Write puts the bytes under their final name at once: empty
+// the old file, write, fsync, read back from the disk and hash. A file that is
+// not what was signed is removed again.
+//
+// Why not write beside it and rename: on FAT a rename first makes both names own
+// the same clusters and then removes the old name. Power lost in between leaves
+// two files in one place, and deleting either later frees, or lets the next file
+// overwrite, what the other one needs. Nothing on the box would repair that.
+// Truncating and writing has no such state, because init mounts the partition
+// with MS_SYNCHRONOUS and MS_DIRSYNC: then the kernel allocates clusters before
+// the folder names them, and the folder forgets them before they are freed
+// (fs/fat/fatent.c, file.c). A power cut leaks clusters at worst.
+//
+// A Note on the same partition says which slot is on trial. A release that
+// cannot open the data volume finds no other trace of its trial; through the
+// note it knows that it has to go, and tells the old release why. Whoever has
+// the disk in hand can forge a note; all that this does is end a trial, which
+// removing the slot's file does, too.
 //
 // Firmware variables come through firmware.Vars (UEFI 2.10, 3.1 boot manager).
 package slot
@@ -20,26 +35,35 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"gitlab.opencode.de/pforte/pforte/appliance/boot/report"
 	"gitlab.opencode.de/pforte/pforte/internal/durable"
 	"gitlab.opencode.de/pforte/pforte/internal/layout"
+	"gitlab.opencode.de/pforte/pforte/internal/release"
 )
 
 const (
-	maxRelease   = 64 << 20 // bytes of a file in a slot
-	maxOSRelease = 64 << 10 // bytes of its .osrel section
+	maxOSRelease = 64 << 10 // bytes of an image's .osrel section
 	filePerm     = 0o600    // FAT has no owners; the mount decides
-	stagedSuffix = ".new"   // written and synced, not yet checked
+	dirPerm      = 0o700
+	// chunk is how much is written at once: on a synchronous mount each write waits
+	// for the disk.
+	chunk = 1 << 20
 )
+
+// ErrContent: a file has not the content that it ought to have.
+var ErrContent = errors.New("wrong content")
 
 // Disk is the mounted EFI system partition.
 type Disk struct {
 	Root string // layout.ESPMount
+
+	create func(name string) (durable.File, error) // nil means createFile; for tests
 }
 
 // name is the path of a slot's file.
@@ -75,12 +99,12 @@ func (d Disk) Hash(s report.Slot) (sum [32]byte, length int64, err error) {
 	}
 	defer func() { _ = f.Close() }()
 	h := sha256.New()
-	length, err = io.Copy(h, io.LimitReader(f, maxRelease+1))
+	length, err = io.Copy(h, io.LimitReader(f, release.MaxLength+1))
 	if err != nil {
 		return sum, 0, fmt.Errorf("slot %s: %w", s, err)
 	}
-	if length > maxRelease {
-		return sum, 0, fmt.Errorf("slot %s: more than %d bytes", s, maxRelease)
+	if length > release.MaxLength {
+		return sum, 0, fmt.Errorf("slot %s: more than %d bytes", s, release.MaxLength)
 	}
 	copy(sum[:], h.Sum(nil))
 	return sum, length, nil
@@ -120,124 +144,100 @@ func (d Disk) Version(s report.Slot) (string, error) {
 }
 
 // Write puts a release into a slot: all of r, which must have exactly length
-// bytes with the given hash, on disk and read back. The slot's earlier content
-// is gone only when everything was right. progress, if not nil, is told the
-// bytes so far.
-func (d Disk) Write(ctx context.Context, s report.Slot, r io.Reader, length int64, want [32]byte, progress func(int64)) (err error) {
+// bytes with the given hash, on the disk and read back from there. The slot's
+// earlier content is gone in any case; after an error the slot is empty.
+// progress, if not nil, is told the bytes so far.
+func (d Disk) Write(ctx context.Context, s report.Slot, r io.Reader, length int64, want [32]byte, progress func(int64)) error {
 	name, err := d.name(s)
 	if err != nil {
 		return err
 	}
-	if length <= 0 || length > maxRelease {
-		return fmt.Errorf("slot %s: a release of %d bytes, allowed are %d", s, length, maxRelease)
+	if length <= 0 || length > release.MaxLength {
+		return fmt.Errorf("slot %s: a release of %d bytes, allowed are 1 to %d", s, length, release.MaxLength)
 	}
-	staged := name + stagedSuffix
-	w, err := durable.Create(staged, filePerm)
-	if err != nil {
+	if err := durable.MkdirAll(durable.OS{}, filepath.Dir(name), dirPerm); err != nil {
 		return fmt.Errorf("slot %s: %w", s, err)
 	}
-	defer w.Abort() // drops what is there unless Commit was reached
-	n, err := io.Copy(w, &counted{ctx: ctx, r: io.LimitReader(r, length+1), progress: progress})
-	switch {
-	case err != nil:
-		return fmt.Errorf("slot %s: after %d bytes: %w", s, n, err)
-	case n != length:
-		return fmt.Errorf("slot %s: the file has not the %d bytes that were signed", s, length)
-	}
-	if err := w.Commit(); err != nil {
-		return fmt.Errorf("slot %s: %w", s, err)
-	}
-	got, err := hashFile(staged)
-	if err == nil && got != want {
-		err = fmt.Errorf("SHA-256 on the disk is %x, signed is %x", got, want)
+	err = d.fill(name, &counted{ctx: ctx, r: io.LimitReader(r, length+1), progress: progress}, length)
+	if err == nil {
+		err = readBack(name, want)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("slot %s: read back: %w", s, err), durable.Remove(durable.OS{}, staged))
-	}
-	if err := durable.Move(durable.OS{}, staged, name); err != nil {
-		return fmt.Errorf("slot %s: %w", s, err)
+		return errors.Join(fmt.Errorf("slot %s: %w", s, err), durable.Remove(durable.OS{}, name))
 	}
 	return nil
 }
 
-// Fallback copies a slot over the file that firmware boots without entries. It
-// does nothing when that is the same already.
-func (d Disk) Fallback(ctx context.Context, s report.Slot) error {
-	sum, length, err := d.Hash(s)
+// fill makes name a file of all of r, on the disk.
+func (d Disk) fill(name string, r io.Reader, length int64) (err error) {
+	create := d.create
+	if create == nil {
+		create = createFile
+	}
+	f, err := create(name)
 	if err != nil {
 		return err
 	}
-	if have, _, err := d.Hash(report.SlotFallback); err == nil && have == sum {
-		return nil
+	defer func() { err = errors.Join(err, f.Close()) }()
+	// The file's own ReadFrom would take smaller pieces.
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, r, make([]byte, chunk))
+	switch {
+	case err != nil:
+		return fmt.Errorf("after %d bytes: %w", n, err)
+	case n != length:
+		return fmt.Errorf("%w: the file has not the %d bytes that were signed", ErrContent, length)
 	}
-	name, err := d.name(s)
-	if err != nil {
+	if err := f.Sync(); err != nil {
 		return err
 	}
+	return durable.OS{}.SyncDir(filepath.Dir(name))
+}
+
+// createFile empties name or makes it.
+func createFile(name string) (durable.File, error) {
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, filePerm)
+}
+
+// readBack compares what the disk has with the hash.
+func readBack(name string, want [32]byte) error {
 	f, err := os.Open(name)
 	if err != nil {
-		return fmt.Errorf("slot %s: %w", s, err)
-	}
-	defer func() { _ = f.Close() }()
-	return d.Write(ctx, report.SlotFallback, f, length, sum, nil)
-}
-
-// Home is the slot whose content equals the fallback's: what booted when the
-// firmware booted the fallback. It is a when neither does.
-func (d Disk) Home() report.Slot {
-	fallback, _, err := d.Hash(report.SlotFallback)
-	if err != nil {
-		return report.SlotA
-	}
-	for _, s := range []report.Slot{report.SlotA, report.SlotB} {
-		if sum, _, err := d.Hash(s); err == nil && sum == fallback {
-			return s
-		}
-	}
-	return report.SlotA
-}
-
-// Sweep removes what a power cut left of an unfinished Write.
-func (d Disk) Sweep() error {
-	var errs []error
-	for _, s := range []report.Slot{report.SlotA, report.SlotB, report.SlotFallback} {
-		name, err := d.name(s)
-		if err != nil {
-			return err
-		}
-		if err := durable.Remove(durable.OS{}, name+stagedSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-		errs = append(errs, durable.Sweep(filepath.Dir(name)))
-	}
-	return errors.Join(errs...)
-}
-
-// Empty reports whether nothing lies in a slot.
-func (d Disk) Empty(s report.Slot) bool {
-	name, err := d.name(s)
-	if err != nil {
-		return true
-	}
-	_, err = os.Stat(name)
-	return errors.Is(err, fs.ErrNotExist)
-}
-
-func hashFile(name string) (sum [32]byte, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return sum, err
+		return fmt.Errorf("read back: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	if err := dropCache(f); err != nil {
-		return sum, err
+		return fmt.Errorf("read back: %w", err)
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	if got := [32]byte(h.Sum(nil)); got != want {
+		return fmt.Errorf("%w: SHA-256 on the disk is %x, signed is %x", ErrContent, got, want)
+	}
+	return nil
+}
+
+// Copy writes one slot's file over another's. It does nothing when both are the
+// same already, and returns the hash of both.
+func (d Disk) Copy(ctx context.Context, from, to report.Slot) (sum [32]byte, err error) {
+	sum, length, err := d.Hash(from)
+	if err != nil {
 		return sum, err
 	}
-	copy(sum[:], h.Sum(nil))
-	return sum, nil
+	if have, _, err := d.Hash(to); err == nil && have == sum {
+		return sum, nil
+	}
+	name, err := d.name(from)
+	if err != nil {
+		return sum, err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return sum, fmt.Errorf("slot %s: %w", from, err)
+	}
+	defer func() { _ = f.Close() }()
+	return sum, d.Write(ctx, to, f, length, sum, nil)
 }
 
 // counted stops a copy when ctx ends and reports how far it came.
