@@ -83,13 +83,15 @@ func steps() []step {
 	const (
 		image   = "The release is damaged or does not fit this machine: boot the other slot from the firmware's menu, then install a working release."
 		imageDE = "Das Release ist beschädigt oder passt nicht zu dieser Maschine: im Firmware-Menü den anderen Slot starten, dann ein funktionierendes Release einspielen."
+		start   = "Remove what the firmware's or the hypervisor's settings add to the start of this machine; if there is nothing, boot the other slot."
+		startDE = "Entfernen, was Firmware oder Hypervisor dem Start dieser Maschine hinzufügen; ist da nichts, den anderen Slot starten."
 		disk    = "Check the disk and its cable; if the fault stays, replace the disk and restore the box."
 		diskDE  = "Platte und Kabel prüfen; bleibt der Fehler, Platte tauschen und die Box wiederherstellen."
 		keys    = "Check that Secure Boot and the TPM are on in the firmware's settings."
 		keysDE  = "In den Firmware-Einstellungen prüfen, ob Secure Boot und TPM eingeschaltet sind."
 	)
 	return []step{
-		{"mounts", (*box).mountKernel, image, imageDE},
+		{"mounts", (*box).mountKernel, start, startDE},
 		{"modules", (*box).loadModules, image, imageDE},
 		{"firmware", (*box).readFirmware, keys, keysDE},
 		{"root", (*box).switchRoot, image, imageDE},
