@@ -154,7 +154,7 @@ func (c *cutter) lifetime(t *testing.T, seed uint64) {
 	book := newLedger()
 	mem := vfs.NewCrashableMem()
 	for generation := range generations {
-		disk := newCrashDiskOn(mem, seed+uint64(generation), 1+rng.IntN(4), book, c.take)
+		disk := newCrashDisk(mem, seed+uint64(generation), 1+rng.IntN(4), book, c.take)
 		c.setInOpen(generation > 0)
 		q, err := Open(disk, "/queue", crashOptions())
 		c.setInOpen(false)

@@ -152,11 +152,7 @@ type picture struct {
 
 var keptPercents = []int{0, 50, 100}
 
-func newCrashDisk(seed uint64, every int, book *ledger, take func(picture)) *crashDisk {
-	return newCrashDiskOn(vfs.NewCrashableMem(), seed, every, book, take)
-}
-
-func newCrashDiskOn(mem *vfs.MemFS, seed uint64, every int, book *ledger, take func(picture)) *crashDisk {
+func newCrashDisk(mem *vfs.MemFS, seed uint64, every int, book *ledger, take func(picture)) *crashDisk {
 	d := &crashDisk{mem: mem, book: book, every: every, take: take, rng: rand.New(rand.NewPCG(seed, 1)), gone: map[string]bool{}}
 	d.offset = int(seed) % every
 	d.stepFS = &stepFS{FS: mem, step: d.step}

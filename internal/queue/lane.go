@@ -174,7 +174,7 @@ func (q *Queue) scanLane(l *lane, now int64, n int) (found []dueEntry, more bool
 		err = q.store.scan(lower, upper, func(key, _ []byte) bool {
 			e, ok := parseDue(key)
 			if !ok {
-				return true // found and reported when the queue was opened
+				return true // no message waits under such a key
 			}
 			seen.from[class] = min(seen.from[class], e.due)
 			more = len(found) == n && e.due <= now

@@ -119,15 +119,13 @@ func (m *dueModel) step(t *testing.T, rng *rand.Rand) error {
 	case 4, 5, 6:
 		return m.due(rng.IntN(5))
 	case 7, 8:
-		for _, id := range slices.Sorted(maps.Keys(m.taken)) {
-			delete(m.taken, id)
-			m.waiting[id] = at
-			err := m.q.Finish(id, Outcome{Results: []Result{{Recipient: 0, State: Waiting, NextTry: at}}})
-			if err != nil {
-				return err
-			}
-			break
+		if len(m.taken) == 0 {
+			return nil
 		}
+		id := slices.Min(slices.Collect(maps.Keys(m.taken)))
+		delete(m.taken, id)
+		m.waiting[id] = at
+		return m.q.Finish(id, Outcome{Results: []Result{{Recipient: 0, State: Waiting, NextTry: at}}})
 	case 9:
 		for id := range m.taken {
 			delete(m.taken, id)

@@ -1,0 +1,205 @@
+package queue
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/go-cmp/cmp"
+)
+
+// The folder testdata/v1 is a queue as the first release left it after a power
+// cut, and testdata/v1.json what is in it. Later code must open it. It is never
+// made again; a new format gets a folder of its own. PFORTE_WRITE_FIXTURE=DIR
+// writes one.
+const (
+	fixtureDir  = "testdata/v1"
+	fixtureText = "testdata/v1.json"
+)
+
+// fixtureLine is one message as the fixture's text tells it.
+type fixtureLine struct {
+	Envelope map[string]any
+	Dead     string   `json:",omitempty"`
+	Body     int      // bytes with prefix
+	Trace    []string // kinds
+}
+
+func TestOpensEarlierFormat(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "queue")
+	if err := os.CopyFS(dir, os.DirFS(fixtureDir)); err != nil {
+		t.Fatal(err)
+	}
+	for start := range 2 {
+		q, err := Open(vfs.Default, dir, testOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if start == 0 && (q.Recovery() != Recovery{Temporary: 1, Orphans: 1, Uncertain: 1}) {
+			t.Errorf("recovery %+v", q.Recovery())
+		}
+		got, err := json.MarshalIndent(fixtureLines(t, q), "", "\t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(fixtureText)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(bytes.TrimSpace(want)), string(got)); diff != "" {
+			t.Errorf("start %d (-want +got):\n%s", start+1, diff)
+		}
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fixtureLines lists a queue, but for times that recovery sets.
+func fixtureLines(t *testing.T, q *Queue) []fixtureLine {
+	t.Helper()
+	list, _, err := q.List(t.Context(), Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reasons := map[ID]string{}
+	letters, err := q.DeadLetters("", MaxList)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range letters {
+		reasons[d.Envelope.ID] = d.Reason
+	}
+	var lines []fixtureLine
+	for _, e := range list {
+		for i := range e.Recipients {
+			if e.Recipients[i].Uncertain > 0 {
+				e.Recipients[i].NextTry = time.Time{}
+			}
+		}
+		line := fixtureLine{Envelope: plain(t, e), Dead: reasons[e.ID], Body: len(readBody(t, q, e.ID))}
+		_, events, err := q.Trace(e.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range events {
+			line.Trace = append(line.Trace, string(event.Kind))
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// plain is an envelope as JSON sees it, with the hash in hex.
+func plain(t *testing.T, e *Envelope) map[string]any {
+	t.Helper()
+	text, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	m["SHA256"] = hex.EncodeToString(e.SHA256[:])
+	return m
+}
+
+func TestWriteFixture(t *testing.T) {
+	dir := os.Getenv("PFORTE_WRITE_FIXTURE")
+	if dir == "" {
+		return // not a test but the way to make a fixture for a new format
+	}
+	mem := vfs.NewCrashableMem()
+	q := openTest(t, mem)
+	late := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	wait := func(tenant string, size int, recipients ...string) *Envelope {
+		e := testEnvelope(tenant, recipients...)
+		for i := range e.Recipients {
+			e.Recipients[i].NextTry = late
+		}
+		mustCommit(t, q, e, bytes.Repeat([]byte("0123456789abcde\n"), size/16))
+		return e
+	}
+	wait("gemeinde-a", 160, "one@x.de-mail.example")
+	wait("gemeinde-b", InlineLimit+16, "large@x.de-mail.example")
+	if err := q.store.db.Flush(); err != nil { // the fixture has a table and a log
+		t.Fatal(err)
+	}
+	in := testEnvelope("gemeinde-a", "a@gemeinde-a.example", "b@gemeinde-a.example", "c@gemeinde-a.example")
+	in.Direction, in.Hop, in.UTF8, in.Class, in.Prefix = In, "mail.gemeinde-a.example", true, Bulk, nil
+	mustCommit(t, q, in, []byte("Subject: x\r\n\r\ny\r\n"))
+	cut := testEnvelope("gemeinde-b", "cut@x.de-mail.example")
+	mustCommit(t, q, cut, nil)
+	lost := testEnvelope("gemeinde-b", "lost@x.de-mail.example")
+	mustCommit(t, q, lost, []byte("nobody wants this"))
+	mustDue(t, q, 10)
+	if err := q.Begin(in.ID, cut.ID); err != nil {
+		t.Fatal(err)
+	}
+	no := Reply{Code: 550, Enhanced: "5.1.1", Text: "no such user"}
+	if err := q.Finish(in.ID, Outcome{Results: []Result{
+		{0, Delivered, time.Time{}, Reply{Code: 250}}, {1, Failed, time.Time{}, no}, {2, Waiting, late, Reply{Code: 451, Text: "später"}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Finish(lost.ID, Outcome{Results: []Result{{0, Failed, time.Time{}, no}}, Dead: "no postmaster"}); err != nil {
+		t.Fatal(err)
+	}
+	half := mustBody(t, q, make([]byte, InlineLimit+1))
+	orphan := mustBody(t, q, make([]byte, InlineLimit+1))
+	if err := orphan.seal(); err != nil {
+		t.Fatal(err)
+	}
+	if err := syncFolder(mem, q.spool.tmp); err != nil {
+		t.Fatal(err)
+	}
+	clone := mem.CrashClone(vfs.CrashCloneCfg{})
+	half.Abort()
+	orphan.Abort()
+	exportFS(t, clone, "/queue", filepath.Join(dir, "v1"))
+	q = openTest(t, clone)
+	text, err := json.MarshalIndent(fixtureLines(t, q), "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "v1.json"), append(text, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exportFS copies a folder of mem to disk, leaving out empty folders.
+func exportFS(t *testing.T, mem *vfs.MemFS, from, to string) {
+	t.Helper()
+	names, err := mem.List(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		path := mem.PathJoin(from, name)
+		info, err := mem.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.IsDir() {
+			exportFS(t, mem, path, filepath.Join(to, name))
+			continue
+		}
+		data, err := mem.UnsafeGetFileDataBuffer(path)
+		if err == nil {
+			err = os.MkdirAll(to, fs.ModePerm)
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, name), data, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
