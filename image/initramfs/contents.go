@@ -22,8 +22,9 @@ var (
 
 	storage = []string{"virtio_rng", "virtio_blk", "virtio_scsi", "nvme", "ahci", "sd_mod", "loop"}
 
-	// vfat wants its default code pages by name when it mounts.
-	filesystems = []string{"squashfs", "efivarfs", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "vfat", "crc32c_intel", "crc32c_generic", "ext4"}
+	// vfat wants its default code pages by name when it mounts; systemd complains at
+	// each boot without autofs4.
+	filesystems = []string{"squashfs", "efivarfs", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8", "vfat", "autofs4", "crc32c_intel", "crc32c_generic", "ext4"}
 
 	// af_alg and its parts are what cryptsetup works with on key slots.
 	encryption = []string{"aesni_intel", "xts", "sha256_ssse3", "sha512_ssse3", "af_alg", "algif_hash", "algif_skcipher", "dm_mod", "dm_crypt"}

@@ -8,13 +8,19 @@ var programs = []string{
 	"/usr/lib/systemd/systemd-journald",
 	"/usr/lib/systemd/systemd-shutdown",
 	"/usr/lib/systemd/systemd-sysctl",
-	"/usr/bin/systemd-tmpfiles",
 	"/usr/bin/mount", // systemd starts these two for its mount units; not set-user-id here
 	"/usr/bin/umount",
 	"/usr/bin/journalctl", // moves the journal to /var (systemd-journal-flush), and lets apid read it
 	"/usr/sbin/cryptsetup",
 	"/usr/sbin/mke2fs",
 	"/usr/sbin/e2fsck",
+}
+
+// dlopened are libraries that no ELF header names. PID 1 reports an error at each
+// boot if it has no libkmod to look for modules with, although init has loaded
+// them all and the root holds none.
+var dlopened = []string{
+	"/usr/lib/x86_64-linux-gnu/libkmod.so.2",
 }
 
 // configs are Debian's settings that those programs want.
@@ -40,8 +46,8 @@ var unitNames = []string{
 	// the journal
 	"systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket",
 	"systemd-journal-flush.service",
-	// /tmp, files in /run and /var, kernel settings
-	"tmp.mount", "systemd-tmpfiles-setup.service", "systemd-sysctl.service",
+	// /tmp and kernel settings; files in /run and /var are made by init and by the units
+	"tmp.mount", "systemd-sysctl.service",
 }
 
 const unitDir = "/usr/lib/systemd/system"
@@ -54,7 +60,6 @@ var wants = map[string]string{
 	unitDir + "/sysinit.target.wants/systemd-journald.service":        "../systemd-journald.service",
 	unitDir + "/sysinit.target.wants/systemd-journal-flush.service":   "../systemd-journal-flush.service",
 	unitDir + "/sysinit.target.wants/systemd-sysctl.service":          "../systemd-sysctl.service",
-	unitDir + "/sysinit.target.wants/systemd-tmpfiles-setup.service":  "../systemd-tmpfiles-setup.service",
 	unitDir + "/local-fs.target.wants/tmp.mount":                      "../tmp.mount",
 }
 
@@ -80,5 +85,6 @@ func Packages() []string {
 		"cryptsetup-bin", "libcryptsetup12", "libdevmapper1.02.1", "libjson-c5", "libpopt0", "libudev1", "libuuid1",
 		"e2fsprogs", "libcom-err2", "libext2fs2t64",
 		"mount", "libsmartcols1",
+		"libkmod2", "liblzma5",
 	}
 }

@@ -42,7 +42,7 @@ type Options struct {
 // file is in no package, or a library is missing.
 func Compose(set *debian.Set, o Options) (*Tree, error) {
 	t := NewTree()
-	libraries, err := set.Closure(programs)
+	libraries, err := set.Closure(slices.Concat(programs, dlopened))
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func Compose(set *debian.Set, o Options) (*Tree, error) {
 			unitPaths = append(unitPaths, filepath.Join(unitDir, u))
 		}
 	}
-	for _, names := range [][]string{programs, libraries, configs, unitPaths} {
+	for _, names := range [][]string{programs, dlopened, libraries, configs, unitPaths} {
 		if err := t.FromPackages(set, names); err != nil {
 			return nil, err
 		}
