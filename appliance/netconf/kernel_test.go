@@ -66,7 +66,7 @@ func open(t *testing.T) *Kernel {
 // converge asks for cfg and checks that a second time nothing happens.
 func converge(t *testing.T, k *Kernel, cfg config.Network) State {
 	t.Helper()
-	s, done, err := k.Converge(t.Context(), cfg)
+	_, done, err := k.Converge(t.Context(), cfg)
 	if err != nil {
 		t.Fatalf("Converge: %v", err)
 	}

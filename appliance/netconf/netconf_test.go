@@ -1,6 +1,7 @@
 package netconf
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestPathOf(t *testing.T) {
@@ -65,6 +68,26 @@ func TestWriteResolver(t *testing.T) {
 	}
 	if _, err := WriteResolver(filepath.Join(path, "below"), nil); err == nil {
 		t.Error("a file below a file is written")
+	}
+}
+
+// TestDump: an answer that the kernel calls inconsistent is asked for again, but
+// not for ever.
+func TestDump(t *testing.T) {
+	for interruptions, want := range map[int]bool{0: true, 1: true, maxDumps - 1: true, maxDumps: false} {
+		asked := 0
+		got, err := dump(t.Context(), "links", func() ([]int, error) {
+			if asked++; asked <= interruptions {
+				return []int{0}, netlink.ErrDumpInterrupted
+			}
+			return []int{42}, nil
+		})
+		if want != (err == nil && len(got) == 1 && got[0] == 42) || asked > maxDumps {
+			t.Errorf("after %d interruptions: %v, %v, asked %d times", interruptions, got, err, asked)
+		}
+	}
+	if _, err := dump(t.Context(), "links", func() ([]int, error) { return nil, unix.EPERM }); !errors.Is(err, unix.EPERM) {
+		t.Errorf("another error: %v", err)
 	}
 }
 

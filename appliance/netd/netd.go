@@ -97,7 +97,6 @@ type Daemon struct {
 
 	mu     sync.Mutex
 	status manage.Network
-	ready  bool
 
 	// Only the loop uses what follows.
 	doc      *config.Document

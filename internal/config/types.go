@@ -3,7 +3,8 @@ package config
 import "net/netip"
 
 // Document is the whole configuration of one box (format version 1). It is
-// immutable once parsed: Parse returns it only without any fault.
+// immutable once parsed: Parse returns it only without any fault, and with the
+// defaults in the place of what was left out.
 type Document struct {
 	Version    int        `yaml:"version,omitempty"` // format, always 1
 	Serial     uint64     `yaml:"serial,omitempty"`  // grows with every change; a box takes only a greater one
@@ -143,7 +144,8 @@ type Client struct {
 	Networks    []netip.Prefix `yaml:"networks,omitempty"`
 }
 
-// Domain is a De-Mail domain of the tenant. CatchAll, if set, is the e-mail
+// Domain is a De-Mail domain of the tenant: exactly this one, not those below
+// it, which may belong to others. CatchAll, if set, is the e-mail
 // address that gets what no mapping names; empty means such mail is refused.
 type Domain struct {
 	Name      string    `yaml:"name,omitempty"`
