@@ -200,8 +200,13 @@ func (s *Service) handleConfig(ctx context.Context, c call) (any, error) {
 		return nil, err
 	}
 	if n := len(taken.Faults); n > 0 {
-		return nil, &manage.Error{Code: manage.CodeFaults, Faults: faultsOf(taken.Faults),
-			Text: fmt.Sprintf("the configuration has %d faults, and the box keeps what it has; correct them, count the serial up and sign again", n)}
+		count := "one fault"
+		if n > 1 {
+			count = fmt.Sprintf("%d faults", n)
+		}
+		const remedy = "correct the document and sign it again"
+		return nil, &manage.Error{Code: manage.CodeFaults, Faults: faultsOf(taken.Faults), Remedy: remedy,
+			Text: "the configuration has " + count + ", and the box keeps what it has; " + remedy}
 	}
 	c.detail["serial"] = fmt.Sprint(taken.Serial)
 	return manage.ConfigTaken{Serial: taken.Serial, Box: taken.Box}, nil

@@ -1,26 +1,23 @@
 // Command pforte is the operator's command: noun, then verb.
 //
+//	pforte status --box pforte-1.example:8443
 //	pforte config check FILE
-//	pforte config sign FILE --key KEY -o OUT
 //
 // `pforte help` lists the nouns, and `pforte NOUN VERB --help` has an example.
-// Exit codes: 0 done, 1 refused or failed, 2 wrong use.
+// Everything else is in package internal/operator.
 package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"gitlab.opencode.de/pforte/pforte/internal/operator"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	code, err := run(ctx, os.Args[1:])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "pforte:", err)
-	}
-	os.Exit(code)
+	os.Exit(operator.Run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -28,11 +28,13 @@ type ConfigTaken struct {
 	Box    string `json:"box"`
 }
 
-// Phases of an update on its way to a trial. After that the box reboots.
+// Phases of an update.
 const (
 	PhaseIdle        = "idle"
+	PhaseJudging     = "judging" // a release on trial runs, and its health is watched
 	PhaseChecking    = "checking"
-	PhaseDownloading = "downloading"
+	PhaseDownloading = "downloading" // and writing, reading back
+	PhaseRebooting   = "rebooting"
 )
 
 // Update is the state of slots and releases.

@@ -10,10 +10,6 @@
 package configcmd
 
 import (
-	"crypto"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -78,30 +74,4 @@ func faulty(name string, faults config.Faults) error {
 		return fmt.Errorf("%s: one fault; a box would refuse it", name)
 	}
 	return fmt.Errorf("%s: %d faults; a box would refuse it", name, len(faults))
-}
-
-// loadSigner reads a private key, PKCS#8 in PEM.
-func loadSigner(name string) (crypto.Signer, error) {
-	text, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("read key: %w", err)
-	}
-	block, _ := pem.Decode(text)
-	switch {
-	case block == nil:
-		return nil, fmt.Errorf("key %s: no PEM; give a private key as PKCS#8 in PEM", name)
-	case block.Type == "ENCRYPTED PRIVATE KEY":
-		return nil, fmt.Errorf("key %s: it is encrypted; decrypt it with: openssl pkcs8 -in %s -out KEY", name, name)
-	case block.Type != "PRIVATE KEY":
-		return nil, fmt.Errorf("key %s: it holds %q; convert it with: openssl pkcs8 -topk8 -nocrypt -in %s -out KEY", name, block.Type, name)
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", name, err)
-	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, errors.New("key " + name + ": it cannot sign; give an ECDSA, Ed25519 or RSA key")
-	}
-	return signer, nil
 }

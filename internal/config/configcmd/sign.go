@@ -9,6 +9,7 @@ import (
 
 	"gitlab.opencode.de/pforte/pforte/internal/config"
 	"gitlab.opencode.de/pforte/pforte/internal/durable"
+	"gitlab.opencode.de/pforte/pforte/internal/keyfile"
 )
 
 func signCommand() *cobra.Command {
@@ -49,7 +50,7 @@ func sign(cmd *cobra.Command, name, keyFile, out string) error {
 	if same(name, out) {
 		return fmt.Errorf("%s: it would be overwritten; give another file with -o", name)
 	}
-	signer, err := loadSigner(keyFile)
+	signer, err := keyfile.Load(keyFile)
 	if err != nil {
 		return err
 	}

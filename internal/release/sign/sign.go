@@ -128,6 +128,18 @@ func Remove(dir, version string, key crypto.Signer, now time.Time) error {
 	return publish(dir, targets, key, now)
 }
 
+// Refresh signs the metadata again with new dates and changes nothing else. It
+// must be run before the timestamp expires.
+func Refresh(dir string, key crypto.Signer, now time.Time) error {
+	targets, err := latest(dir)
+	if err != nil {
+		return err
+	}
+	targets.Signed.Version++
+	targets.Signed.Expires = now.Add(targetsLife).UTC().Truncate(time.Second)
+	return publish(dir, targets, key, now)
+}
+
 func describe(file, name string) (*metadata.TargetFiles, string, error) {
 	f, err := os.Open(file)
 	if err != nil {
