@@ -78,7 +78,6 @@ const (
 	certPoll     = time.Second     // between questions for certificates
 	traceAge     = 90 * 24 * time.Hour
 	expireEvery  = 24 * time.Hour
-	dirPerm      = 0o700
 )
 
 // Daemon is a relay in the making, running or ended.
@@ -114,11 +113,7 @@ func New(o Options) (*Daemon, error) {
 	if err := durable.Sweep(o.Dir); err != nil {
 		return nil, fmt.Errorf("relayd: %w", err)
 	}
-	dir := filepath.Join(o.Dir, "queue")
-	if err := o.FS.MkdirAll(dir, dirPerm); err != nil {
-		return nil, fmt.Errorf("relayd: %w", err)
-	}
-	if d.queue, err = queue.Open(o.FS, dir, queue.Options{Logger: o.Log}); err != nil {
+	if d.queue, err = queue.Open(o.FS, filepath.Join(o.Dir, "queue"), queue.Options{Logger: o.Log}); err != nil {
 		return nil, fmt.Errorf("relayd: open queue: %w", err)
 	}
 	rec := d.queue.Recovery()

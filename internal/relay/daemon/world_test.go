@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -291,6 +292,7 @@ func newWorld(t testing.TB) *world {
 	w.box = w.boxCA.host(t, boxName)
 	w.clientA, w.clientB = w.caA.host(t, "mail.gemeinde-a.example"), w.caB.host(t, "mail.gemeinde-b.example")
 	w.serverA, w.serverB = newMailServer(t, w.clientA), newMailServer(t, w.clientB)
+	makeDurable(t, w.fs, w.dir)
 	var err error
 	if w.pki, err = dmdatest.NewPKI(dmdatest.PKIOptions{Hosts: []string{mxName}}); err != nil {
 		t.Fatal(err)
@@ -314,6 +316,23 @@ func newWorld(t testing.TB) *world {
 			ServerNames: []string{mxName}, ClientNames: []string{mxName}, Domains: []string{"de-mail.example"}, CRL: []string{web.URL}},
 		Tenants: []config.Tenant{tenant("gemeinde-a", w.caA, w.serverA), tenant("gemeinde-b", w.caB, w.serverB)}}
 	return w
+}
+
+// makeDurable makes a folder with its parents on a file system in memory.
+func makeDurable(t testing.TB, fs vfs.FS, dir string) {
+	t.Helper()
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != fs.PathDir(dir); dir = fs.PathDir(dir) {
+		d, err := fs.OpenDir(fs.PathDir(dir))
+		if err == nil {
+			err = errors.Join(d.Sync(), d.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (w *world) startProvider() uint16 {
