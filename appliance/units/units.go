@@ -28,7 +28,10 @@ var root embed.FS
 //go:embed hardening.conf
 var hardening []byte
 
-const unitDir = "/usr/lib/systemd/system"
+const (
+	unitDir    = "/usr/lib/systemd/system"
+	trialGuard = "pforte-trial-guard"
+)
 
 // Services are our own units, each of which carries hardening.conf.
 func Services() []string {
@@ -68,6 +71,8 @@ func Symlinks() map[string]string {
 		"/etc/systemd/system/default.target": unitDir + "/pforte.target",
 		"/etc/resolv.conf":                   layout.ResolvConf,
 		"/etc/mtab":                          "../proc/self/mounts",
+		// As early as can be: the guard is for boots that do not get far.
+		unitDir + "/sysinit.target.wants/" + trialGuard + ".timer": "../" + trialGuard + ".timer",
 	}
 	for _, masked := range []string{
 		"emergency.service", "rescue.service", "debug-shell.service", "getty.target", "console-getty.service",

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -147,5 +148,61 @@ func TestNoSettingIsOverridden(t *testing.T) {
 	}
 	if len(common) < 20 || settings([]byte("# A=1\nB=2\nB=3\n"))["B"] != 2 {
 		t.Error("the settings were not read")
+	}
+}
+
+func TestReadSockets(t *testing.T) {
+	dir := t.TempDir()
+	if files, err := ReadSockets(dir); err != nil || len(files) != 0 {
+		t.Errorf("nothing written: %v, %v", files, err)
+	}
+	if err := WriteSockets(dir, document()); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := Sockets(document())
+	got, err := ReadSockets(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for name := range want {
+		if service := DynamicSockets()[name]; !strings.Contains(string(want[name]), "\nService="+service+"\n") {
+			t.Errorf("%s belongs to %q", name, service)
+		}
+	}
+}
+
+// TestTrialGuard: the guard works without any program, stands in nobody's way in
+// an ordinary boot, and starts before anything that a release may have broken.
+func TestTrialGuard(t *testing.T) {
+	files, err := Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	timer, guard := string(files[unitDir+"/"+trialGuard+".timer"]), string(files[unitDir+"/"+trialGuard+".service"])
+	for _, line := range []string{"DefaultDependencies=no", "ConditionPathExists=" + layout.TrialMark} {
+		if !strings.Contains(timer, "\n"+line+"\n") || !strings.Contains(guard, "\n"+line+"\n") {
+			t.Errorf("timer and service must both say %s", line)
+		}
+	}
+	for _, line := range []string{"ConditionPathExists=!" + layout.BlessedMark, "SuccessAction=reboot-force", "FailureAction=reboot-force", "Type=oneshot"} {
+		if !strings.Contains(guard, "\n"+line+"\n") {
+			t.Errorf("the service must say %s", line)
+		}
+	}
+	if strings.Contains(guard, "Exec") {
+		t.Error("the service starts a program, which may be what is broken")
+	}
+	_, after, _ := strings.Cut(timer, "\nOnActiveSec=")
+	text, _, _ := strings.Cut(after, "\n")
+	wait, err := time.ParseDuration(strings.TrimSuffix(text, "in"))
+	if err != nil || wait < 6*time.Minute || wait > 15*time.Minute {
+		t.Errorf("the timer waits for %q; the health gate needs 4 minutes and the boot before it", text)
+	}
+	link := unitDir + "/sysinit.target.wants/" + trialGuard + ".timer"
+	if target := Symlinks()[link]; target != "../"+trialGuard+".timer" {
+		t.Errorf("%s → %q", link, target)
 	}
 }

@@ -3,6 +3,7 @@ package units
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,4 +39,38 @@ func WriteSockets(dir string, doc *config.Document) error {
 		}
 	}
 	return nil
+}
+
+// maxUnit bounds a unit file that ReadSockets reads, in bytes.
+const maxUnit = 64 << 10
+
+// ReadSockets returns the socket units that WriteSockets left in dir, by file name.
+func ReadSockets(dir string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for name := range DynamicSockets() {
+		f, err := os.Open(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("units: %w", err)
+		}
+		data, err := io.ReadAll(io.LimitReader(f, maxUnit))
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("units: %w", err)
+		}
+		files[name] = data
+	}
+	return files, nil
+}
+
+// DynamicSockets are the names of all socket units that a configuration can ask
+// for, each with the service that it belongs to.
+func DynamicSockets() map[string]string {
+	out := map[string]string{}
+	for _, l := range listeners(&config.Document{}) {
+		out[l.name+".socket"] = l.service
+	}
+	return out
 }
