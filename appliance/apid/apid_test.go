@@ -323,7 +323,7 @@ func TestRecord(t *testing.T) {
 	c := client(t, b.Certificate(apid.Owner))
 	ask(t, c, "POST", "https://"+b.Address+"/v1/power/reboot", nil)
 	all := entries(t, b)
-	if len(all) != 2 || all[0].Outcome != "begun" || all[1].Outcome != "done" || all[1].Actor != "owner/A owner person" || all[1].Action != "POST /v1/power/reboot" {
+	if len(all) != 2 || all[0].Outcome != "asked" || all[1].Outcome != "done" || all[1].Actor != "owner/A owner person" || all[1].Action != "POST /v1/power/reboot" {
 		t.Fatalf("record %+v", all)
 	}
 	_, body, _ := ask(t, c, "GET", "https://"+b.Address+"/v1/audit/head", nil)

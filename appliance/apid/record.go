@@ -18,7 +18,7 @@ import (
 // Outcomes in the record. An act has two entries: one before it is done, and one
 // for how it ended; so a power cut in between shows.
 const (
-	outcomeBegun   = "begun"
+	outcomeAsked   = "asked"
 	outcomeDone    = "done"
 	outcomeRefused = "refused"
 	outcomeFailed  = "failed"

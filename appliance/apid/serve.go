@@ -160,9 +160,9 @@ func (s *Service) call(w http.ResponseWriter, r *http.Request, event *audit.Even
 			return nil, refuse(manage.CodeTooMany, "another change is under way", "try again when it is done")
 		}
 		defer s.acting.Unlock()
-		begun := *event
-		begun.Outcome = outcomeBegun
-		if err := s.record.write(begun); err != nil {
+		asked := *event
+		asked.Outcome = outcomeAsked
+		if err := s.record.write(asked); err != nil {
 			return nil, refuse(manage.CodeAudit, "the act cannot be recorded and is not done", "look at the health of the box")
 		}
 	}

@@ -61,7 +61,12 @@ func (p *page) both(st style, mark, german, english string) {
 	}
 }
 
-func (p *page) gap() { p.lines = append(p.lines, line{}) }
+// gap adds an empty line, unless there is one.
+func (p *page) gap() {
+	if n := len(p.lines); n > 0 && p.lines[n-1].text != "" {
+		p.lines = append(p.lines, line{})
+	}
+}
 
 // String is the page for the terminal, cut to Height.
 func (p *page) String() string {
@@ -92,9 +97,9 @@ func (p *page) String() string {
 // not answer and s is the last that is known.
 func Render(s manage.Status, silent bool) string {
 	p := &page{}
-	p.head(s)
+	p.head(s, silent)
 	if silent {
-		p.both(care, "! ", "Die Verwaltung (apid) antwortet nicht; die Seite zeigt den letzten bekannten Stand. Bleibt das länger als drei Minuten so, die Box neu starten.",
+		p.both(care, "! ", "Die Verwaltung (apid) antwortet nicht; dies ist der letzte bekannte Stand. Bleibt das länger als drei Minuten so, die Box neu starten.",
 			"The management (apid) does not answer; this is the last known state. If this lasts longer than three minutes, restart the box.")
 	}
 	p.gap()
@@ -105,12 +110,14 @@ func Render(s manage.Status, silent bool) string {
 	return p.String()
 }
 
-func (p *page) head(s manage.Status) {
-	name := s.Box
-	if name == "" {
-		name = "(ohne Konfiguration / not configured)"
+func (p *page) head(s manage.Status, silent bool) {
+	title := "PFORTE"
+	switch {
+	case s.Box != "":
+		title += "  " + s.Box
+	case !silent:
+		title += "  (ohne Konfiguration / not configured)"
 	}
-	title := "PFORTE  " + name
 	if s.Version != "" {
 		title += "  ·  Version " + s.Version
 	}

@@ -44,7 +44,7 @@ const (
 type Event struct {
 	Action  string            `json:"action"`           // method or deed: "update.start"
 	Actor   string            `json:"actor"`            // who, as far as it was proved: "hosting/RSS technician"
-	Outcome string            `json:"outcome"`          // "done", "refused", "failed"
+	Outcome string            `json:"outcome"`          // "done", "refused", "failed"; "asked" before an act
 	Detail  map[string]string `json:"detail,omitempty"` // few, short, without content or secrets
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"gitlab.opencode.de/pforte/pforte/internal/release/sign"
 	"gitlab.opencode.de/pforte/pforte/internal/rollout"
+	"gitlab.opencode.de/pforte/pforte/internal/rollout/issue"
 )
 
 func rolloutCommand() *cobra.Command {
@@ -59,7 +60,7 @@ into the order, not the file. --box-name takes a box's name or a pattern ("*",
 			if err := is.agrees(cmd, says); err != nil {
 				return err
 			}
-			if err := sign.Add(args[0], args[1], is.version, order, false, key, time.Now()); err != nil {
+			if err := issue.Authorise(args[0], args[1], is.version, order, key, time.Now()); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s may install release %s\n", args[0], strings.Join(order.Boxes, ", "), is.version)
@@ -73,6 +74,7 @@ into the order, not the file. --box-name takes a box's name or a pattern ("*",
 	f.StringVar(&w.to, "not-after", "", "`TIME` until which it is allowed (RFC 3339)")
 	f.IntVar(&order.AtOnce, "at-once", 0, "`NUMBER` of boxes on trial at the same time; 0 means 1")
 	f.Uint64Var(&order.MinimumEpoch, "minimum-epoch", 0, "lowest `EPOCH` from which a direct step is allowed")
+	f.BoolVar(&order.Older, "allow-older", false, "also for boxes that run a newer version of the same epoch")
 	f.StringVar(&says.Version, "version", "", "`VERSION` that the image must have")
 	f.Uint64Var(&says.Epoch, "epoch", 0, "epoch `NUMBER` that the image must have")
 	if err := c.MarkFlagRequired("box-name"); err != nil {

@@ -162,8 +162,10 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("refusal: %v", err)
 	}
 	for name, h := range map[string]http.HandlerFunc{
-		"no reason":    text(403, `forbidden`),
-		"a redirect":   func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://elsewhere.example/", 302) },
+		"no reason": text(403, `forbidden`),
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://elsewhere.example/", http.StatusFound)
+		},
 		"no JSON":      text(200, `<html>`),
 		"too much":     text(200, strings.Repeat(" ", maxAnswer+1)),
 		"empty answer": text(200, ""),
