@@ -50,6 +50,9 @@ type parcel struct {
 	body   *queue.Body
 }
 
+// MaxSize implements smtpguard.Sizer: some tenant takes as much.
+func (s *inSession) MaxSize() int64 { return s.r.o.Tenants.Snapshot().Largest() }
+
 // Mail implements smtpguard.Session.
 func (s *inSession) Mail(from string, o *smtp.MailOptions) error {
 	if err := s.r.o.Queue.Room(max(o.Size, smtpguard.DefaultMessageBytes), 1); err != nil {

@@ -67,6 +67,9 @@ func (s *outSession) identify() error {
 	return nil
 }
 
+// MaxSize implements smtpguard.Sizer.
+func (s *outSession) MaxSize() int64 { return s.system.Tenant.MaxSize }
+
 // Mail implements smtpguard.Session.
 func (s *outSession) Mail(from string, o *smtp.MailOptions) error {
 	if err := s.identify(); err != nil {
@@ -80,9 +83,6 @@ func (s *outSession) Mail(from string, o *smtp.MailOptions) error {
 	a, err := ownSender(t, from)
 	if err != nil {
 		return err
-	}
-	if o.Size > t.MaxSize {
-		return refuse(t, 552, "5.3.4", "Nachricht ist groesser als %d Bytes", "message is larger than %d bytes", t.MaxSize)
 	}
 	if err := s.r.o.Queue.Room(t.MaxSize, 1); err != nil {
 		return storeFault(err)
@@ -181,9 +181,6 @@ func (s *outSession) take(r io.Reader, body *queue.Body, e *queue.Envelope) erro
 	e.UTF8 = w.seen
 	if _, err := io.Copy(w, br); err != nil {
 		return contentFault(err)
-	}
-	if limit := s.system.Tenant.MaxSize; body.Size() > limit+headroom {
-		return storeFault(queue.ErrTooLarge)
 	}
 	e.EightBit = w.seen
 	e.Attributes = map[string]string{attrReturn: s.back, attrOptions: optionsText(l.options), attrSystem: s.system.Name}

@@ -36,8 +36,9 @@ type Options struct {
 
 // Bounds of the relay. Those of sessions are smtpguard's.
 const (
-	// maxHeader bounds a message's header in bytes; an open session holds it.
-	maxHeader = 128 << 10
+	// maxHeader bounds a message's header in bytes; an open session holds it while
+	// it works on it. A De-Mail to a thousand recipients names them three times.
+	maxHeader = 512 << 10
 	// maxReceived and maxOwnReceived end loops (RFC 5321 §6.3).
 	maxReceived    = 100
 	maxOwnReceived = 5

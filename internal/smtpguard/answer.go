@@ -98,5 +98,5 @@ func (c *conn) capabilities(whole []byte) []byte {
 			out = fmt.Appendf(out, "250-%s\r\n", line[4:])
 		}
 	}
-	return fmt.Appendf(out, "250 SIZE %d\r\n", c.s.limits.MessageBytes)
+	return fmt.Appendf(out, "250 SIZE %d\r\n", c.maxSize())
 }

@@ -15,8 +15,9 @@ import (
 // kind neither end a message nor lose a dot; they only spoil it. A spoiled
 // message is read to its end, for the peer to be in step, and then refused.
 type body struct {
-	br    *bufio.Reader
-	limit Limits
+	br   *bufio.Reader
+	max  int64 // bytes
+	line int   // characters without CRLF
 
 	start bool   // the next byte starts a line
 	cr    bool   // the last byte was CR
@@ -37,7 +38,7 @@ func (c *conn) startBody() {
 	now := time.Now()
 	l := c.s.limits
 	c.setWindow(window{until: now.Add(l.Data), idle: l.DataIdle, rate: l.DataRate, grace: now.Add(l.DataStart)})
-	c.body = &body{br: c.br, limit: l, start: true}
+	c.body = &body{br: c.br, max: c.maxSize(), line: l.TextLine, start: true}
 }
 
 // finishBody reads what the session left, so that the next byte is a command
@@ -124,7 +125,7 @@ func (b *body) step() error {
 	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 		return b.fail(err)
 	}
-	if b.raw > discardFactor*b.limit.MessageBytes+readBuffer {
+	if b.raw > discardFactor*b.max+readBuffer {
 		return b.fail(errTooMuch)
 	}
 	if b.start && bytes.Equal(piece, finalDot) {
@@ -137,8 +138,8 @@ func (b *body) step() error {
 	b.inspect(piece)
 	b.start = b.endsLine(piece)
 	b.cr = len(piece) > 0 && piece[len(piece)-1] == '\r'
-	if b.size += int64(len(piece)); b.size > b.limit.MessageBytes {
-		b.spoil(Errorf(552, "5.3.4", "message is larger than %d bytes", b.limit.MessageBytes))
+	if b.size += int64(len(piece)); b.size > b.max {
+		b.spoil(Errorf(552, "5.3.4", "message is larger than %d bytes", b.max))
 	}
 	b.rest = piece
 	if b.spoiled != nil {
@@ -180,8 +181,8 @@ func (b *body) inspect(piece []byte) {
 }
 
 func (b *body) measure(n int, ended bool) {
-	if b.width += n; b.width > b.limit.TextLine {
-		b.spoil(Errorf(554, "5.6.0", "message has a line longer than %d characters; encode it as quoted-printable or base64", b.limit.TextLine))
+	if b.width += n; b.width > b.line {
+		b.spoil(Errorf(554, "5.6.0", "message has a line longer than %d characters; encode it as quoted-printable or base64", b.line))
 	}
 	if ended {
 		b.width = 0
@@ -203,7 +204,7 @@ func (b *body) fail(err error) error {
 	case timedOut(err):
 		fault = Errorf(421, "4.4.2", "timeout in the middle of the message, closing connection").because(err)
 	case errors.Is(err, errTooMuch):
-		fault = Errorf(552, "5.3.4", "message is far larger than %d bytes, closing connection", b.limit.MessageBytes).because(err)
+		fault = Errorf(552, "5.3.4", "message is far larger than %d bytes, closing connection", b.max).because(err)
 	}
 	fault.Close = true
 	b.broken = fault

@@ -122,6 +122,15 @@ func (c *conn) admit() (fault *Error) {
 	return nil
 }
 
+// maxSize is the largest message that this peer may send.
+func (c *conn) maxSize() int64 {
+	limit := c.s.limits.MessageBytes
+	if s, ok := c.session.(Sizer); ok {
+		limit = min(limit, s.MaxSize())
+	}
+	return limit
+}
+
 func notReady(err error) *Error {
 	return Errorf(421, "4.3.0", "the mail service is not ready, please try again later").because(err)
 }

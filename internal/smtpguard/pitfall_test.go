@@ -123,9 +123,13 @@ func TestPitfall01SessionCap(t *testing.T) {
 		c.say("NOOP", "250")
 		time.Sleep(11 * time.Second)
 		c.put("NOOP\r\n")
-		c.expect("250") // was read before the cap
+		c.expect("250") // the wait for it began before the cap
+		start := time.Now()
 		c.expect("421 4.4.2")
 		c.closed()
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("the session was ended %v after its cap", took)
+		}
 	})
 }
 
@@ -503,6 +507,26 @@ func TestPitfall14ExactSize(t *testing.T) {
 	if messages, _, _, _ := r.got(); len(messages) != 1 || messages[0] != exact {
 		t.Fatalf("messages of exactly the limit: %d, identical %v", len(messages), len(messages) == 1 && messages[0] == exact)
 	}
+}
+
+// small is a session with a limit of its own.
+type small struct{ *record }
+
+func (small) MaxSize() int64 { return 1000 }
+
+type smallBackend struct{ r *record }
+
+func (b smallBackend) Admit(context.Context, *Peer) (Session, error) { return small{b.r}, nil }
+
+func TestPitfall14SizeOfTheSession(t *testing.T) {
+	_, addr := serve(t, smallBackend{&record{}}, Limits{MessageBytes: 5000}, Implicit)
+	c := dial(t, addr)
+	c.expect("220")
+	c.say("EHLO client.example", "250 SIZE 1000")
+	c.say("MAIL FROM:<a@x.example> SIZE=1001", "552 5.3.4")
+	c.open("b@x.example")
+	c.put(strings.Repeat("x", 500) + "\r\n" + strings.Repeat("y", 500) + "\r\n.\r\n")
+	c.expect("552 5.3.4")
 }
 
 func TestPitfall15Panics(t *testing.T) {

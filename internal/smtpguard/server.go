@@ -54,6 +54,10 @@ type Session interface {
 	Close()
 }
 
+// Sizer is a Session with a limit of its own for messages, in bytes; it counts
+// where it is below Limits.MessageBytes, and is what the peer is told.
+type Sizer interface{ MaxSize() int64 }
+
 // Options make a Server. All but Limits and Ready are required.
 type Options struct {
 	Hostname string // in greetings

@@ -52,7 +52,7 @@ func (s engineSession) result(verb string, err error) error {
 }
 
 func (s engineSession) Mail(from string, o *smtp.MailOptions) error {
-	if limit := s.c.s.limits.MessageBytes; o.Size > limit {
+	if limit := s.c.maxSize(); o.Size > limit {
 		return Errorf(552, "5.3.4", "message is larger than %d bytes", limit).engine()
 	}
 	return s.result("MAIL", s.c.guarded(func() error { return s.c.session.Mail(from, o) }))

@@ -86,14 +86,12 @@ func (d *Daemon) guards() (tenant, provider *smtpguard.Server) {
 // incomingTextLine: what the provider has sealed is not refused for a long line.
 const incomingTextLine = 1 << 20
 
+// maxMessage is the greatest message that a configuration may allow; what counts
+// is the tenant's own limit.
+const maxMessage = 256 << 20
+
 func (d *Daemon) guard(cfg *tls.Config, b smtpguard.Backend, l smtpguard.Limits) *smtpguard.Server {
-	l.MessageBytes = d.largest()
+	l.MessageBytes = maxMessage
 	cfg.GetConfigForClient = tlsprofile.PerClient(cfg.Clone())
 	return smtpguard.New(smtpguard.Options{Hostname: d.hostname(), TLS: cfg, Backend: b, Limits: l, Log: d.o.Log, Ready: d.relay.Ready})
-}
-
-// largest is the greatest message that any tenant may have: the guard's limit. A
-// tenant's own is the relay's business. It is fixed at the start.
-func (d *Daemon) largest() int64 {
-	return max(d.live.Snapshot().Largest(), smtpguard.DefaultMessageBytes)
 }
