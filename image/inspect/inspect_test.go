@@ -187,6 +187,10 @@ func brokenUnits() []broken {
 		{"masked unit wanted", unit("basic.target.d/x.conf", "[Unit]\nRequires=rescue.service\n"), "reference", "masked"},
 		{"order", unit(relayd, "[Unit]\nAfter=netd.service\n"), "reference", "order names netd.service"},
 		{"missing socket", remove(unitDirs()[1] + "/relayd.socket"), "reference", "needs relayd.socket"},
+		{"timer without its service", func(t *testing.T, dir string) {
+			unit("boot.target.d/x.conf", "[Unit]\nWants=nightly.timer\n")(t, dir)
+			unit("nightly.timer", "[Timer]\nOnActiveSec=1d\n")(t, dir)
+		}, "reference", "needs nightly.service"},
 		{"network port", unit("relayd.socket.d/x.conf", "[Socket]\nListenStream=25\n"), "listener", "listens on 25"},
 		{"password", file("/etc/passwd", 0o644, "root::0:0::/:/nonexistent\nrelayd:x:903:903::/:/nonexistent\n"), "account", "root has a password"},
 		{"login program", file("/etc/passwd", 0o644, "root:x:0:0::/:/usr/bin/bb\nrelayd:x:903:903::/:/nonexistent\n"), "account", "root has a login program"},

@@ -152,9 +152,15 @@ func checkReferences(t *tree) ([]Fault, error) {
 	return out, nil
 }
 
-// references are the units that a unit starts or needs.
+// references are the units that a unit starts or needs. A socket, timer or path
+// starts the service of its own name if it names no other.
 func (u *unitFile) references() []string {
-	return append(u.values("Requires", "Requisite", "Wants", "BindsTo", "Upholds", "Sockets", "Service", "Unit"), u.wants...)
+	out := u.values("Requires", "Requisite", "Wants", "BindsTo", "Upholds", "Sockets")
+	started := u.values("Service", "Unit")
+	if ext := path.Ext(u.path); len(started) == 0 && slices.Contains([]string{".socket", ".timer", ".path"}, ext) {
+		started = []string{strings.TrimSuffix(path.Base(u.path), ext) + ".service"}
+	}
+	return slices.Concat(out, started, u.wants)
 }
 
 // missing are the faults of one unit's names. Mounts, slices and devices are
