@@ -137,6 +137,26 @@ func (s *Serial) WaitAny(ctx context.Context, from int, fits func(Mark) bool, wh
 	}
 }
 
+// WaitText waits until a line contains text; it is for what firmware prints.
+func (s *Serial) WaitText(ctx context.Context, text string) error {
+	for {
+		s.mu.Lock()
+		changed, closed := s.changed, s.closed
+		s.mu.Unlock()
+		switch {
+		case s.Contains(text):
+			return nil
+		case closed:
+			return fmt.Errorf("vm: the machine went off while waiting for %q; last lines:\n%s", text, s.Tail(40))
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("vm: waiting for %q: %w; last lines:\n%s", text, ctx.Err(), s.Tail(40))
+		}
+	}
+}
+
 // Marks returns all milestones so far.
 func (s *Serial) Marks() []Mark {
 	s.mu.Lock()

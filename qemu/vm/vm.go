@@ -54,6 +54,7 @@ type Options struct {
 	KVM      bool     // see ProbeKVM
 	NICs     []NIC
 	NoTPM    bool
+	SMBIOS   []string // OEM strings (type 11), which the host may give to the guest
 }
 
 // Firmware names the two parts of OVMF: the code, and a template of its
@@ -173,6 +174,10 @@ func (m *Machine) ReplaceTPM() error {
 // path unplugs it.
 func (m *Machine) SetSeed(path string) { m.opts.Seed = path }
 
+// SetSMBIOS changes the OEM strings that the host gives to the guest at the
+// next start, as whoever runs a machine can.
+func (m *Machine) SetSMBIOS(values ...string) { m.opts.SMBIOS = values }
+
 // DiskPath is the qcow2 overlay, for tests that change the disk of a machine
 // that is off.
 func (m *Machine) DiskPath() string { return m.path("disk.qcow2") }
@@ -263,6 +268,9 @@ func (m *Machine) args() []string {
 	if !o.NoTPM {
 		args = append(args, "-chardev", "socket,id=chrtpm,path="+m.path("tpm.sock"),
 			"-tpmdev", "emulator,id=tpm0,chardev=chrtpm", "-device", "tpm-crb,tpmdev=tpm0")
+	}
+	for _, v := range o.SMBIOS {
+		args = append(args, "-smbios", "type=11,value="+v)
 	}
 	for i, n := range o.NICs {
 		id := "net" + strconv.Itoa(i)
