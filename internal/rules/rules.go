@@ -19,6 +19,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -68,7 +69,11 @@ func Check(tree fs.FS) ([]Violation, error) {
 	if err != nil {
 		return nil, err
 	}
-	out = append(append(out, top...), mod...)
+	readmes, err := checkReadmes(tree, pkgs)
+	if err != nil {
+		return nil, err
+	}
+	out = slices.Concat(out, top, mod, readmes)
 	sort.Slice(out, func(i, j int) bool { return out[i].String() < out[j].String() })
 	return out, nil
 }

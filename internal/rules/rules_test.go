@@ -59,6 +59,8 @@ func TestEveryRuleCanFail(t *testing.T) {
 		{"netlink elsewhere", map[string]string{"appliance/boot/b.go": imports("github.com/google/nftables")}, "one place per power: the network"},
 		{"TPM elsewhere", map[string]string{"appliance/apid/a.go": imports("github.com/google/go-tpm/tpm2")}, "one place per power: the TPM"},
 		{"partitions elsewhere", map[string]string{"image/uki/u.go": imports("github.com/diskfs/go-diskfs")}, "one place per power: partitions"},
+		{"folder without README", map[string]string{"README.md": "", "internal/x/x.go": doc}, "is missing"},
+		{"package that no README names", map[string]string{"README.md": "", "internal/README.md": "`y`", "internal/x/y/y.go": doc}, "does not name `x`"},
 		{"top level", map[string]string{"scripts/x.sh": ""}, "does not belong to the top level"},
 		{"dependency without a reason", map[string]string{"go.mod": goMod + "\nrequire example.org/a v1.0.0\n"}, "no comment that says what it is for"},
 		{"replace", map[string]string{"go.mod": goMod + "\nreplace example.org/a => ./a\n"}, "not patched"},
