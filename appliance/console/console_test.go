@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -169,13 +170,45 @@ func TestWrap(t *testing.T) {
 
 // screenful collects what is written to the screen.
 type screenful struct {
+	mu    sync.Mutex
 	pages []string
 	fault error
 }
 
 func (s *screenful) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.pages = append(s.pages, string(p))
 	return len(p), s.fault
+}
+
+// shown gives the number of pages, and the last.
+func (s *screenful) shown() (n int, last string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n = len(s.pages); n > 0 {
+		last = s.pages[n-1]
+	}
+	return n, last
+}
+
+// answers is what apid says.
+type answers struct {
+	mu     sync.Mutex
+	status manage.Status
+	fault  error
+}
+
+func (a *answers) set(s manage.Status, fault error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status, a.fault = s, fault
+}
+
+func (a *answers) ask(context.Context) (manage.Status, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.status, a.fault
 }
 
 // TestRun: the page is written when it changed, and once a minute; a silent apid
@@ -185,24 +218,23 @@ func TestRun(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		out := &screenful{}
-		status, fault := manage.Status{}, errors.New("not yet")
-		screen := Screen{Out: out, Log: slog.New(slog.DiscardHandler), Boot: manage.Status{Version: "1.4.0"},
-			Ask: func(context.Context) (manage.Status, error) { return status, fault }}
+		apid := &answers{fault: errors.New("not yet")}
+		screen := Screen{Out: out, Log: slog.New(slog.DiscardHandler), Boot: manage.Status{Version: "1.4.0"}, Ask: apid.ask}
 		done := make(chan error, 1)
 		go func() { done <- screen.Run(ctx) }()
 		after := func(d time.Duration, pages int, text string) {
 			t.Helper()
 			time.Sleep(d)
 			synctest.Wait()
-			if len(out.pages) != pages || !strings.Contains(out.pages[len(out.pages)-1], text) {
-				t.Errorf("%d pages, want %d; the last: %q, want %q", len(out.pages), pages, out.pages[len(out.pages)-1], text)
+			if n, last := out.shown(); n != pages || !strings.Contains(last, text) {
+				t.Errorf("%d pages, want %d; the last: %q, want %q", n, pages, last, text)
 			}
 		}
 		after(time.Second, 1, "antwortet nicht")
-		status, fault = healthy(), nil
+		apid.set(healthy(), nil)
 		after(interval, 2, "Keine Störung")
 		after(10*interval, 2, "Keine Störung")
-		fault = errors.New("gone")
+		apid.set(manage.Status{}, errors.New("gone"))
 		after(interval, 3, "pforte-gw-01")
 		after(0, 3, "antwortet nicht")
 		after(repaintTime+interval, 4, "antwortet nicht")
@@ -226,8 +258,8 @@ func TestHangingApid(t *testing.T) {
 		go func() { done <- screen.Run(ctx) }()
 		time.Sleep(askTimeout + time.Second)
 		synctest.Wait()
-		if len(out.pages) != 1 || !strings.Contains(out.pages[0], "antwortet nicht") {
-			t.Errorf("pages %q", out.pages)
+		if n, last := out.shown(); n != 1 || !strings.Contains(last, "antwortet nicht") {
+			t.Errorf("%d pages, the last: %q", n, last)
 		}
 		cancel()
 		<-done
