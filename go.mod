@@ -13,6 +13,7 @@ require (
 	github.com/emersion/go-smtp v0.25.1 // the SMTP engine behind smtpguard
 	github.com/foxboron/go-tpm-keyfiles v0.0.0-20260902202739-8c9c2d1005f4 // TPM 2.0 key files (TSS2 PEM)
 	github.com/foxboron/go-uefi v0.0.0-20251010190908-d29549a44f29 // Authenticode and PKCS#7 signatures for Secure Boot
+	github.com/godbus/dbus/v5 v5.2.4 // errors of systemd's private D-Bus
 	github.com/google/go-cmp v0.7.0 // differences in tests
 	github.com/google/go-tpm v0.9.9-0.20260124013517-8f8f42cba0de // commands to the TPM
 	github.com/google/licensecheck v0.3.1 // licences of Go modules for the bill of materials
@@ -62,7 +63,6 @@ require (
 	github.com/dustin/go-humanize v1.0.1 // indirect
 	github.com/elliotwutingfeng/asciiset v0.0.0-20260129054604-cfde2086bc57 // indirect
 	github.com/getsentry/sentry-go v0.27.0 // indirect
-	github.com/godbus/dbus/v5 v5.2.4 // indirect
 	github.com/gogo/protobuf v1.3.2 // indirect
 	github.com/golang/protobuf v1.5.4 // indirect
 	github.com/golang/snappy v0.0.5-0.20231225225746-43d5d4cd4e0e // indirect
