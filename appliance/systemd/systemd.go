@@ -17,11 +17,15 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	godbus "github.com/godbus/dbus/v5"
 )
 
 // Limit bounds a call whose context has no deadline. It covers the longest start
 // and stop of our units together.
 const Limit = 4 * time.Minute
+
+// noSuchUnit is systemd's error for a name that it does not know.
+const noSuchUnit = "org.freedesktop.systemd1.NoSuchUnit"
 
 // ErrJob: systemd took the job, and the unit did not get there.
 var ErrJob = errors.New("job failed")
@@ -78,9 +82,14 @@ func (Manager) Start(ctx context.Context, unit string) error {
 	return job(ctx, "start", unit, (*dbus.Conn).StartUnitContext)
 }
 
-// Stop stops a unit and waits until it is down.
+// Stop stops a unit and waits until it is down. A unit that systemd does not know
+// is down.
 func (Manager) Stop(ctx context.Context, unit string) error {
-	return job(ctx, "stop", unit, (*dbus.Conn).StopUnitContext)
+	err := job(ctx, "stop", unit, (*dbus.Conn).StopUnitContext)
+	if fault := (godbus.Error{}); errors.As(err, &fault) && fault.Name == noSuchUnit {
+		return nil
+	}
+	return err
 }
 
 // Restart stops a unit, if it is up, starts it and waits until it is up.
@@ -102,6 +111,19 @@ func (Manager) States(ctx context.Context, names ...string) (map[string]State, e
 			if u.LoadState == "loaded" {
 				out[u.Name] = State{Active: u.ActiveState, Sub: u.SubState}
 			}
+		}
+		return err
+	})
+	return out, err
+}
+
+// Failed lists the units that have failed.
+func (Manager) Failed(ctx context.Context) ([]string, error) {
+	var out []string
+	err := do(ctx, "list failed units", func(ctx context.Context, c *dbus.Conn) error {
+		list, err := c.ListUnitsFilteredContext(ctx, []string{"failed"})
+		for _, u := range list {
+			out = append(out, u.Name)
 		}
 		return err
 	})

@@ -99,6 +99,8 @@ type Manager struct {
 	GateLimit time.Duration
 	// Reboot asks systemd to reboot, and returns at once.
 	Reboot func(ctx context.Context) error
+	// Verdict, if not nil, is told how a trial ended, once that is durable.
+	Verdict func(Outcome)
 	// Judged is told that this boot needs no further verdict: the trial guard may rest.
 	Judged     func() error
 	Boot       report.Report
@@ -198,6 +200,7 @@ func (m *Manager) judge(ctx context.Context) error {
 		return err
 	}
 	m.mark("updated.blessed", "slot", t.Slot, "version", t.Release)
+	m.tell()
 	m.judged()
 	if err := m.Disk.ClearNote(); err != nil {
 		m.Log.Warn("the note of an ended trial stays", "error", err)
@@ -244,10 +247,18 @@ func (m *Manager) failed(why string) error {
 		return err
 	}
 	m.mark("updated.failed", "slot", t.Slot, "version", t.Release, "why", why)
+	m.tell()
 	if err := m.Disk.ClearNote(); err != nil {
 		m.Log.Warn("the note of an ended trial stays", "error", err)
 	}
 	return nil
+}
+
+// tell reports the last verdict.
+func (m *Manager) tell() {
+	if last := m.snapshot().Last; m.Verdict != nil && last != nil {
+		m.Verdict(*last)
+	}
 }
 
 // again is a boot of another release than the one whose trial is pending.

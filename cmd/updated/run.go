@@ -5,37 +5,36 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
-	"github.com/u-root/u-root/pkg/efivarfs"
-
-	"gitlab.opencode.de/pforte/pforte/appliance/boot/firmware"
 	"gitlab.opencode.de/pforte/pforte/appliance/boot/report"
-	"gitlab.opencode.de/pforte/pforte/appliance/systemd"
+	"gitlab.opencode.de/pforte/pforte/appliance/button"
 	"gitlab.opencode.de/pforte/pforte/appliance/update"
-	"gitlab.opencode.de/pforte/pforte/appliance/update/slot"
-	"gitlab.opencode.de/pforte/pforte/internal/audit"
 	"gitlab.opencode.de/pforte/pforte/internal/config"
 	"gitlab.opencode.de/pforte/pforte/internal/layout"
 	"gitlab.opencode.de/pforte/pforte/internal/service"
 )
 
-const (
-	stateDir = layout.StateDir + "/updated"
-	sysBlock = "/sys/class/block"
-)
+// stateDir is updated's folder on the data volume.
+const stateDir = layout.StateDir + "/updated"
+
+// shortestGate keeps -gate from failing every release.
+const shortestGate = 20 * time.Second
 
 // run starts the service and returns when ctx ends.
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("updated", flag.ContinueOnError)
+	gate := flags.Duration("gate", update.DefaultGateLimit, "`time` in which a release on trial must be healthy, at most the default")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q; updated takes flags only", flags.Arg(0))
+	}
+	if *gate < shortestGate || *gate > update.DefaultGateLimit {
+		return fmt.Errorf("-gate %s: allowed are %s to %s", *gate, shortestGate, update.DefaultGateLimit)
 	}
 	sockets, err := service.Sockets()
 	if err != nil {
@@ -46,80 +45,62 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	d, err := assemble()
+	boot, err := bootReport()
 	if err != nil {
 		return err
 	}
-	return d.Run(ctx, listener)
+	b, err := assemble(boot, *gate)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = b.audit.Close() }()
+	return service.Run(ctx,
+		func(ctx context.Context) error { return b.daemon.Run(ctx, listener) },
+		b.monitor.Run,
+		func(ctx context.Context) error {
+			return button.Watch(ctx, button.Dir, b.log, func() {
+				if err := b.daemon.PowerButton(ctx); err != nil {
+					b.log.Error("the power button had no effect", "error", err)
+				}
+			})
+		},
+	)
 }
 
-// assemble gives the daemon the parts of this box.
-func assemble() (*update.Daemon, error) {
+func bootReport() (report.Report, error) {
 	data, err := os.ReadFile(layout.BootReport)
 	if err != nil {
-		return nil, fmt.Errorf("boot report: %w", err)
+		return report.Report{}, fmt.Errorf("boot report: %w", err)
 	}
-	boot, err := report.Parse(data)
-	if err != nil {
-		return nil, err
+	return report.Parse(data)
+}
+
+// trust reads what the image brings: the owner's key, and the roots of the two
+// repositories.
+type trust struct{ vendor, owner []byte }
+
+func readTrust() (t trust, err error) {
+	var faults [2]error
+	t.vendor, faults[0] = os.ReadFile(layout.VendorRoot)
+	t.owner, faults[1] = os.ReadFile(layout.OwnerRoot)
+	return t, errors.Join(faults[:]...)
+}
+
+// configured reports whether the relay has a configuration to run with.
+func configured(boot report.Report) func() bool {
+	return func() bool {
+		_, err := os.Stat(layout.ConfigFile)
+		return boot.Locked == nil && err == nil
 	}
+}
+
+// documents is the configuration of the box.
+func documents(boot report.Report) (*update.Documents, error) {
 	owner, err := config.LoadOwnerKey(layout.OwnerKey)
 	if err != nil {
 		return nil, err
 	}
-	record, err := audit.Open(filepath.Join(stateDir, "audit"))
-	if err != nil {
-		return nil, err
-	}
-	log := service.NewLogger(os.Stderr)
-	entries := bootEntries(boot.ESP, log)
-	store := config.NewStore(layout.ConfigDir, owner)
-	return &update.Daemon{
-		Manager: &update.Manager{
-			Disk: slot.Disk{Root: layout.ESPMount}, Firmware: entries, Boot: boot,
-			Gate:   func(context.Context) error { return errors.New("no health gate yet") },
-			Reboot: systemd.Manager{}.Reboot,
-			Judged: func() error { return os.WriteFile(layout.BlessedMark, nil, 0o644) },
-			BoxName: func() string {
-				doc, err := store.Current()
-				if err != nil {
-					return ""
-				}
-				return doc.Box
-			},
-			StateFile: filepath.Join(stateDir, "state.json"), Milestones: os.Stdout, Log: log,
-		},
-		Store: store, Power: systemd.Manager{}, Audit: record, Log: log, Out: os.Stdout,
-	}, nil
+	return update.NewDocuments(owner, boot.Locked != nil), nil
 }
 
-// bootEntries finds where the slots lie in the firmware's terms. What is not
-// there (variables, the partition) makes each use of the entries fail, not the
-// daemon.
-func bootEntries(esp string, log *slog.Logger) slot.Entries {
-	vars, err := efivarfs.New()
-	if err != nil {
-		log.Error("no UEFI variables; updates will fail", "error", err)
-		return slot.Entries{Vars: noVars{err}}
-	}
-	e := slot.Entries{Vars: vars}
-	boot, err := firmware.ThisBoot(vars)
-	if err == nil {
-		e.ESP, err = slot.Locate(sysBlock, filepath.Base(esp), boot.Partition)
-	}
-	if err != nil {
-		log.Error("the boot entries cannot be written; updates will fail", "error", err)
-	}
-	return e
-}
-
-// noVars is firmware without variables.
-type noVars struct{ why error }
-
-func (n noVars) Get(efivarfs.VariableDescriptor) (efivarfs.VariableAttributes, []byte, error) {
-	return 0, nil, errors.Join(fs.ErrNotExist, n.why)
-}
-
-func (n noVars) Set(efivarfs.VariableDescriptor, efivarfs.VariableAttributes, []byte) error {
-	return n.why
-}
+func inState(name string) string { return filepath.Join(stateDir, name) }

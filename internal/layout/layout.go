@@ -87,7 +87,8 @@ const (
 	LockedMark = RunDir + "/locked"
 	// TrialMark exists if and only if this boot is the trial of an update.
 	TrialMark = RunDir + "/trial"
-	// BlessedMark is written by updated when the running release was blessed.
+	// BlessedMark is written by updated when this boot needs no further verdict: the
+	// running release is blessed. The trial guard then rests.
 	BlessedMark = RunDir + "/blessed"
 )
 

@@ -22,7 +22,7 @@ func bans() []ban {
 	return []ban{
 		{who: []string{"internal"}, never: []string{"cmd", "appliance", "image", "qemu"},
 			because: "lower layers know nothing of the product around them"},
-		{who: boxCommands(), never: []string{"qemu", "image", "internal/dmda/dmdatest", "hsm/hsmtest"},
+		{who: boxCommands(), never: []string{"qemu", "image", "internal/dmda/dmdatest", "hsm/hsmtest", "appliance/update/slot/slottest"},
 			because: "no simulator, builder or software key can ship"},
 		{who: boxCommands(), never: []string{"internal/release/sign", "internal/release/releasetest", "internal/rollout/issue"},
 			because: "the box verifies releases and never signs any"},

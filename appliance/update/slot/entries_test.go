@@ -1,10 +1,8 @@
 package slot
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,51 +10,18 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/u-root/u-root/pkg/efivarfs"
 
 	"gitlab.opencode.de/pforte/pforte/appliance/boot/firmware"
 	"gitlab.opencode.de/pforte/pforte/appliance/boot/report"
+	"gitlab.opencode.de/pforte/pforte/appliance/update/slot/slottest"
 	"gitlab.opencode.de/pforte/pforte/internal/layout"
 )
 
-// memory are firmware variables by name. full makes the next new one fail.
-type memory struct {
-	vars   map[string][]byte
-	writes []string
-	full   bool
-}
-
-func (m *memory) Get(d efivarfs.VariableDescriptor) (efivarfs.VariableAttributes, []byte, error) {
-	data, ok := m.vars[d.Name]
-	if !ok {
-		return 0, nil, fs.ErrNotExist
-	}
-	return bootAttributes, slices.Clone(data), nil
-}
-
-func (m *memory) Set(d efivarfs.VariableDescriptor, a efivarfs.VariableAttributes, data []byte) error {
-	if a != bootAttributes || d.GUID != firmware.Global(d.Name).GUID {
-		return fmt.Errorf("%s with attributes %x", d.Name, a)
-	}
-	if m.full {
-		return errors.New("no space left on device")
-	}
-	m.vars[d.Name] = slices.Clone(data)
-	m.writes = append(m.writes, d.Name)
-	return nil
-}
-
 // order is BootOrder as descriptions.
-func (m *memory) order() []string {
+func order(v *slottest.Vars) []string {
 	var out []string
-	data := m.vars["BootOrder"]
-	for i := 0; i+1 < len(data); i += 2 {
-		entry, err := firmware.ParseEntry(m.vars[fmt.Sprintf("Boot%04X", binary.LittleEndian.Uint16(data[i:]))])
-		if err != nil {
-			out = append(out, err.Error())
-			continue
-		}
-		out = append(out, entry.Description)
+	for _, e := range v.Entries("BootOrder") {
+		out = append(out, e.Description)
 	}
 	return out
 }
@@ -66,17 +31,17 @@ func drive() firmware.HardDrive {
 }
 
 // machine is firmware with a foreign entry of number 0 and 7.
-func machine(t *testing.T) (*memory, Entries) {
+func machine(t *testing.T) (*slottest.Vars, Entries) {
 	t.Helper()
-	m := &memory{vars: map[string][]byte{}}
+	m := slottest.NewVars(nil)
 	for number, name := range map[string]string{"0000": "UEFI Shell", "0007": "Network"} {
 		data, err := firmware.EncodeEntry(name, drive(), "EFI/other.efi")
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.vars["Boot"+number] = data
+		m.SetRaw("Boot"+number, data)
 	}
-	m.vars["BootOrder"] = []byte{0, 0, 7, 0}
+	m.SetRaw("BootOrder", []byte{0, 0, 7, 0})
 	return m, Entries{Vars: m, ESP: drive()}
 }
 
@@ -95,12 +60,12 @@ func TestPrefer(t *testing.T) {
 		if err := e.Prefer(s.slots...); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(s.want, m.order()); diff != "" {
+		if diff := cmp.Diff(s.want, order(m)); diff != "" {
 			t.Errorf("%s: %s", s.name, diff)
 		}
-		m.writes = nil
-		if err := e.Prefer(s.slots...); err != nil || len(m.writes) != 0 {
-			t.Errorf("%s, again: wrote %v, %v", s.name, m.writes, err)
+		m.Writes = nil
+		if err := e.Prefer(s.slots...); err != nil || len(m.Writes) != 0 {
+			t.Errorf("%s, again: wrote %v, %v", s.name, m.Writes, err)
 		}
 	}
 }
@@ -110,24 +75,25 @@ func TestPreferRepairs(t *testing.T) {
 	want := []string{layout.EntryA, layout.EntryFallback, "UEFI Shell", "Network"}
 	tests := []struct {
 		name   string
-		damage func(*memory)
+		damage func(*slottest.Vars)
 		want   []string
 	}{
-		{"order lost", func(m *memory) { delete(m.vars, "BootOrder") }, want[:2]},
-		{"reordered", func(m *memory) { m.vars["BootOrder"] = []byte{7, 0, 0, 0, 2, 0, 1, 0} }, []string{layout.EntryA, layout.EntryFallback, "Network", "UEFI Shell"}},
-		{"entry deleted", func(m *memory) { delete(m.vars, "Boot0001") }, want},
-		{"entry of another disk", func(m *memory) {
+		{"order lost", func(m *slottest.Vars) { m.SetRaw("BootOrder", nil) }, want[:2]},
+		{"reordered", func(m *slottest.Vars) { m.SetRaw("BootOrder", []byte{7, 0, 0, 0, 2, 0, 1, 0}) }, []string{layout.EntryA, layout.EntryFallback, "Network", "UEFI Shell"}},
+		{"entry deleted", func(m *slottest.Vars) { m.SetRaw("Boot0001", nil) }, want},
+		{"entry of another disk", func(m *slottest.Vars) {
 			other := drive()
 			other.GUID = "11111111-2222-3333-4444-555555555555"
-			m.vars["Boot0001"], _ = firmware.EncodeEntry(layout.EntryA, other, layout.SlotA)
+			data, _ := firmware.EncodeEntry(layout.EntryA, other, layout.SlotA)
+			m.SetRaw("Boot0001", data)
 		}, want},
-		{"entry doubled", func(m *memory) {
-			m.vars["Boot0009"] = m.vars["Boot0001"]
-			m.vars["BootOrder"] = []byte{9, 0, 1, 0, 2, 0, 0, 0, 7, 0}
+		{"entry doubled", func(m *slottest.Vars) {
+			m.SetRaw("Boot0009", m.Raw("Boot0001"))
+			m.SetRaw("BootOrder", []byte{9, 0, 1, 0, 2, 0, 0, 0, 7, 0})
 		}, want},
-		{"order names what is not there", func(m *memory) { m.vars["BootOrder"] = []byte{0x33, 0, 1, 0, 2, 0, 0, 0, 7, 0} },
+		{"order names what is not there", func(m *slottest.Vars) { m.SetRaw("BootOrder", []byte{0x33, 0, 1, 0, 2, 0, 0, 0, 7, 0}) },
 			[]string{layout.EntryA, layout.EntryFallback, "boot entry of 0 bytes", "UEFI Shell", "Network"}},
-		{"foreign entry is nonsense", func(m *memory) { m.vars["Boot0000"] = []byte{1, 2, 3} },
+		{"foreign entry is nonsense", func(m *slottest.Vars) { m.SetRaw("Boot0000", []byte{1, 2, 3}) },
 			[]string{layout.EntryA, layout.EntryFallback, "boot entry of 3 bytes", "Network"}},
 	}
 	for _, tt := range tests {
@@ -140,11 +106,11 @@ func TestPreferRepairs(t *testing.T) {
 			if err := e.Prefer(report.SlotA, report.SlotFallback); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, m.order()); diff != "" {
+			if diff := cmp.Diff(tt.want, order(m)); diff != "" {
 				t.Error(diff)
 			}
 			data, err := firmware.EncodeEntry(layout.EntryA, drive(), layout.SlotA)
-			if err != nil || !slices.Equal(m.vars["Boot0001"], data) {
+			if err != nil || !slices.Equal(m.Raw("Boot0001"), data) {
 				t.Errorf("entry A is not as it ought to be: %v", err)
 			}
 		})
@@ -157,24 +123,23 @@ func TestTryOnce(t *testing.T) {
 	if err := errors.Join(e.Prefer(report.SlotA, report.SlotFallback), e.TryOnce(report.SlotB)); err != nil {
 		t.Fatal(err)
 	}
-	entry, err := firmware.ParseEntry(m.vars[fmt.Sprintf("Boot%04X", binary.LittleEndian.Uint16(m.vars["BootNext"]))])
-	if err != nil || entry.Description != layout.EntryB || entry.Path != layout.SlotB {
-		t.Errorf("BootNext is %+v, %v", entry, err)
+	if next := m.Entries("BootNext"); len(next) != 1 || next[0].Description != layout.EntryB || next[0].Path != layout.SlotB {
+		t.Errorf("BootNext is %+v", next)
 	}
-	if slices.Contains(m.order(), layout.EntryB) {
-		t.Errorf("order %v", m.order())
+	if slices.Contains(order(m), layout.EntryB) {
+		t.Errorf("order %v", order(m))
 	}
 }
 
 func TestFirmwareThatRefuses(t *testing.T) {
 	m, e := machine(t)
-	m.full = true
+	m.Full = true
 	if err := e.Prefer(report.SlotA); err == nil || !strings.Contains(err.Error(), "boot entry 0001") {
 		t.Errorf("%v", err)
 	}
-	m.full = false
+	m.Full = false
 	for n := range maxEntries {
-		m.vars[fmt.Sprintf("Boot%04X", n)] = m.vars["Boot0000"]
+		m.SetRaw(fmt.Sprintf("Boot%04X", n), m.Raw("Boot0000"))
 	}
 	if err := e.TryOnce(report.SlotA); err == nil || !strings.Contains(err.Error(), "no free number") {
 		t.Errorf("%v", err)

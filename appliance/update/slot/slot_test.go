@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"debug/pe"
-	"encoding/binary"
 	"errors"
 	"io"
 	"io/fs"
@@ -18,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gitlab.opencode.de/pforte/pforte/appliance/boot/report"
+	"gitlab.opencode.de/pforte/pforte/appliance/update/slot/slottest"
 	"gitlab.opencode.de/pforte/pforte/internal/durable"
 	"gitlab.opencode.de/pforte/pforte/internal/layout"
 	"gitlab.opencode.de/pforte/pforte/internal/release"
@@ -215,23 +214,6 @@ func TestNote(t *testing.T) {
 	}
 }
 
-// image is the least PE file with one section.
-func image(section, content string) []byte {
-	var b bytes.Buffer
-	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) }
-	header := [64]byte{'M', 'Z'}
-	binary.LittleEndian.PutUint32(header[60:], 64)
-	put(header)
-	b.WriteString("PE\x00\x00")
-	put(pe.FileHeader{Machine: pe.IMAGE_FILE_MACHINE_AMD64, NumberOfSections: 1})
-	s := pe.SectionHeader32{VirtualSize: uint32(len(content)), SizeOfRawData: uint32(len(content)), PointerToRawData: 256}
-	copy(s.Name[:], section)
-	put(s)
-	b.Write(make([]byte, 256-b.Len()))
-	b.WriteString(content)
-	return b.Bytes()
-}
-
 func TestVersion(t *testing.T) {
 	tests := []struct {
 		name string
@@ -239,10 +221,10 @@ func TestVersion(t *testing.T) {
 		want string
 		text string
 	}{
-		{"good", image(".osrel", "ID=pforte\nVERSION_ID=1.2.3\n\x00\x00"), "1.2.3", ""},
-		{"quoted", image(".osrel", "VERSION_ID=\"1.2.3\""), "1.2.3", ""},
-		{"no version", image(".osrel", "ID=pforte\n"), "", "names no version"},
-		{"another program", image(".text", "VERSION_ID=1"), "", "no .osrel"},
+		{"good", slottest.Image(".osrel", "ID=pforte\nVERSION_ID=1.2.3\n\x00\x00"), "1.2.3", ""},
+		{"quoted", slottest.Image(".osrel", "VERSION_ID=\"1.2.3\""), "1.2.3", ""},
+		{"no version", slottest.Image(".osrel", "ID=pforte\n"), "", "names no version"},
+		{"another program", slottest.Image(".text", "VERSION_ID=1"), "", "no .osrel"},
 		{"no program", []byte("text"), "", "slot a"},
 	}
 	for _, tt := range tests {
