@@ -20,7 +20,11 @@ func refuse(code, fault, remedy string) error {
 	return &manage.Error{Code: code, Text: text, Remedy: remedy}
 }
 
-// statusOf is the HTTP status of a code of apid's own.
+// codeFailed is localapi's code of a fault that no sentinel names.
+const codeFailed = "failed"
+
+// statusOf is the HTTP status of a code: 4xx is what the box decided against, 5xx
+// what it could not do.
 func statusOf(code string) int {
 	switch code {
 	case manage.CodeDenied:
@@ -39,7 +43,7 @@ func statusOf(code string) int {
 		return http.StatusServiceUnavailable
 	case manage.CodeTimeout:
 		return http.StatusGatewayTimeout
-	case manage.CodeInternal:
+	case manage.CodeInternal, codeFailed:
 		return http.StatusInternalServerError
 	}
 	for _, codes := range [][]localapi.Code{control.Codes(), keyclient.Codes()} {
@@ -74,11 +78,10 @@ func refusalOf(err error) *manage.Error {
 // outcomeOf is how a call ended, for the record: refused is what the box decided
 // against, failed is what it could not do.
 func outcomeOf(e *manage.Error) string {
-	if e == nil {
+	switch {
+	case e == nil:
 		return outcomeDone
-	}
-	switch e.Code {
-	case manage.CodeUnavailable, manage.CodeTimeout, manage.CodeInternal, manage.CodeAudit, "failed", "repository":
+	case statusOf(e.Code) >= http.StatusInternalServerError:
 		return outcomeFailed
 	}
 	return outcomeRefused

@@ -113,11 +113,9 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		refusal = refusalOf(err)
 		event.Detail["code"] = refusal.Code
-		if event.Outcome = outcomeOf(refusal); event.Outcome == outcomeFailed {
-			s.log.Error("call failed", "method", event.Action, "caller", event.Actor, "error", err)
-		}
-	} else {
-		event.Outcome = outcomeDone
+	}
+	if event.Outcome = outcomeOf(refusal); event.Outcome == outcomeFailed {
+		s.log.Error("call failed", "method", event.Action, "caller", event.Actor, "error", err)
 	}
 	s.record.ended(event)
 	s.answer(w, result, refusal)

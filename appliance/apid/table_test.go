@@ -65,7 +65,7 @@ func FuzzFind(f *testing.F) {
 func TestStatusOf(t *testing.T) {
 	for code, want := range map[string]int{
 		manage.CodeLocked: 423, manage.CodeTooMany: 429, "signature": 403, "update-refused": 409, "repository": 502,
-		"no-certificate": 404, "certificate-mismatch": 422, "failed": 422, "anything": 422,
+		"no-certificate": 404, "certificate-mismatch": 422, "failed": 500, "anything": 422,
 	} {
 		if got := statusOf(code); got != want {
 			t.Errorf("%s: %d, want %d", code, got, want)

@@ -103,6 +103,9 @@ func (s *stage) change(ts *testscript.TestScript, _ bool, args []string) {
 		"update-refused": func(b *apidtest.Behind) {
 			b.Err = localapi.WithRemedy(control.ErrRefused, "ask the owner for another window")
 		},
+		"repository-away": func(b *apidtest.Behind) {
+			b.Err = localapi.WithRemedy(control.ErrSource, "check the way to the repositories")
+		},
 		"willing": func(b *apidtest.Behind) { b.Err = nil },
 		"faulty-config": func(b *apidtest.Behind) {
 			b.Config = control.ConfigTaken{Faults: []config.Fault{{Line: 14, Path: "serial", Text: "the serial is missing or 0", Remedy: "start at 1"}}}

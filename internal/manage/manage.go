@@ -8,10 +8,10 @@
 // HTTPS with client certificates on the management network, JSON both ways. A
 // method is a verb and a path without a query. A GET has no body. A POST takes
 // one JSON object, or nothing where it takes no argument; POST /v1/config takes
-// the signed envelope as it is. 200 answers with the result; every other status
-// answers {"error": {"code", "text", "remedy"}}: the code is for programs and
-// never changes its meaning, the text is for people (fault, then remedy), and
-// the remedy stands again alone.
+// the signed envelope as it is. 200 answers with the result; 4xx means that the
+// box decided against, 5xx that it could not. Both answer {"error": {"code",
+// "text", "remedy"}}: the code is for programs and never changes its meaning,
+// the text is for people (fault, then remedy), and the remedy stands again alone.
 //
 // Who may do what stands beside each method in appliance/apid.
 //

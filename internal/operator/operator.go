@@ -138,14 +138,9 @@ func exitCode(err error, begun bool) int {
 		return ExitUsage
 	case errors.Is(err, box.ErrUnreachable):
 		return ExitUnreachable
-	case errors.Is(err, box.ErrNotAdmitted):
-		return ExitRefused
-	}
-	if refusal := (*manage.Error)(nil); errors.As(err, &refusal) {
-		switch refusal.Code { // the box would have liked to
-		case manage.CodeInternal, manage.CodeTimeout, manage.CodeUnavailable, manage.CodeAudit:
-			return ExitFault
-		}
+	case errors.Is(err, box.ErrUnable):
+		return ExitFault
+	case errors.Is(err, box.ErrNotAdmitted), errors.As(err, new(*manage.Error)):
 		return ExitRefused
 	}
 	return ExitFault

@@ -131,9 +131,7 @@ func TestExitCodes(t *testing.T) {
 		{&manage.Error{Code: manage.CodeDenied}, ExitRefused},
 		{&manage.Error{Code: manage.CodeLocked}, ExitRefused},
 		{&manage.Error{Code: "signature"}, ExitRefused},
-		{&manage.Error{Code: manage.CodeInternal}, ExitFault},
-		{&manage.Error{Code: manage.CodeUnavailable}, ExitFault},
-		{&manage.Error{Code: manage.CodeTimeout}, ExitFault},
+		{fmt.Errorf("%w: %w", box.ErrUnable, &manage.Error{Code: manage.CodeInternal}), ExitFault},
 	} {
 		if got := exitCode(tt.err, true); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)

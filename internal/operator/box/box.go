@@ -38,6 +38,8 @@ var (
 	ErrStranger = errors.New("this is not the box")
 	// ErrNotAdmitted: the box does not accept the client certificate.
 	ErrNotAdmitted = errors.New("box does not accept the client certificate")
+	// ErrUnable: the box did not refuse, it could not. It comes with a *manage.Error.
+	ErrUnable = errors.New("box is not able to")
 )
 
 const (
@@ -145,7 +147,8 @@ func (c *Client) verify(s tls.ConnectionState) error {
 // Call calls a method of package manage, with values for its braces in order.
 // in is marshalled as JSON (nil: no argument; json.RawMessage: as it is), and
 // the result is read into out (nil to drop it). A refusal by the box is a
-// *manage.Error; otherwise the error wraps one of this package's, or ctx's.
+// *manage.Error, with ErrUnable if the box could not rather than would not;
+// otherwise the error wraps one of this package's, or ctx's.
 func (c *Client) Call(ctx context.Context, method string, in, out any, values ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 	defer cancel()
@@ -210,6 +213,9 @@ func (c *Client) refusal(status int, body []byte) error {
 	var r manage.Refusal
 	if err := json.Unmarshal(body, &r); err != nil || r.Error == nil {
 		return fmt.Errorf("box %s: it answered with HTTP status %d and no reason", c.opts.Address, status)
+	}
+	if status >= http.StatusInternalServerError {
+		return fmt.Errorf("%w: %w", ErrUnable, r.Error)
 	}
 	return r.Error
 }

@@ -161,6 +161,9 @@ func TestAnswers(t *testing.T) {
 	if err := call(text(403, `{"error":{"code":"denied","text":"no"}}`)); !errors.As(err, &refusal) || refusal.Code != "denied" {
 		t.Errorf("refusal: %v", err)
 	}
+	if err := call(text(503, `{"error":{"code":"audit","text":"no"}}`)); !errors.As(err, &refusal) || !errors.Is(err, ErrUnable) {
+		t.Errorf("unable: %v", err)
+	}
 	for name, h := range map[string]http.HandlerFunc{
 		"no reason": text(403, `forbidden`),
 		"a redirect": func(w http.ResponseWriter, r *http.Request) {
