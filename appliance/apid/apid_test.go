@@ -19,6 +19,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/hsm"
 	"gitlab.opencode.de/pforte/pforte/hsm/hsmtest"
 	"gitlab.opencode.de/pforte/pforte/internal/config"
+	"gitlab.opencode.de/pforte/pforte/internal/layout"
 	"gitlab.opencode.de/pforte/pforte/internal/localapi"
 	"gitlab.opencode.de/pforte/pforte/internal/manage"
 )
@@ -286,6 +287,22 @@ func TestSelfSigned(t *testing.T) {
 	shown, err := hsm.Fingerprint(conn.ConnectionState().PeerCertificates[0].PublicKey)
 	if err != nil || shown != mark.Fields["key"] {
 		t.Errorf("shown %s (%v), marked %s", shown, err, mark.Fields["key"])
+	}
+}
+
+// TestLocalSocket: the console and root may ask for the status there, and nobody
+// for anything else.
+func TestLocalSocket(t *testing.T) {
+	for uid, may := range map[uint32]bool{layout.UIDConsole: true, 0: true, layout.UIDRelayd: false, layout.UIDNetd: false, 1000: false} {
+		b := ready(t, apidtest.Options{LocalPeer: &localapi.Peer{UID: uid, GID: layout.UIDConsole}})
+		if _, err := local(t, b); may != (err == nil) || !may && !errors.Is(err, localapi.ErrDenied) {
+			t.Errorf("uid %d: %v, allowed: %v", uid, err, may)
+		}
+		for _, method := range []string{manage.MethodReboot, manage.MethodConfig, manage.MethodKeys} {
+			if err := localapi.Dial(b.LocalSocket).Call(t.Context(), method, nil, nil); !errors.Is(err, localapi.ErrUnknownMethod) {
+				t.Errorf("uid %d, %s: %v", uid, method, err)
+			}
+		}
 	}
 }
 

@@ -38,6 +38,8 @@ type Options struct {
 	KeylessStart bool
 	// AuditDir is the folder of the record; "" means a new one.
 	AuditDir string
+	// LocalPeer is who asks at the local socket; nil means the console.
+	LocalPeer *localapi.Peer
 	// Document changes the configuration.
 	Document func(*config.Document)
 }
@@ -139,6 +141,10 @@ func (b *Box) startApid() {
 	if b.opts.Locked {
 		boot.Locked = &report.Fault{Code: "tpm-changed", English: "This is not the TPM that locked the data.", German: "Dies ist nicht das TPM, das die Daten verschlossen hat."}
 	}
+	peer := localapi.Peer{UID: layout.UIDConsole}
+	if b.opts.LocalPeer != nil {
+		peer = *b.opts.LocalPeer
+	}
 	opts := apid.Options{
 		Local:      listen(b.t, b.RunDir, layout.ApidSocket),
 		Config:     func() (*config.Document, error) { return b.Document, nil },
@@ -147,7 +153,7 @@ func (b *Box) startApid() {
 		RunDir:     b.RunDir,
 		Log:        slog.New(slog.DiscardHandler),
 		Milestones: b.Marks,
-		PeerOf:     func(net.Conn) (localapi.Peer, error) { return localapi.Peer{UID: layout.UIDConsole}, nil },
+		PeerOf:     func(net.Conn) (localapi.Peer, error) { return peer, nil },
 	}
 	if b.opts.Unconfigured {
 		opts.Config = func() (*config.Document, error) { return nil, config.ErrNone }
