@@ -28,6 +28,8 @@ const (
 	stopGrace = 10 * time.Second
 	// pollInterval is how often the queue is asked when it said it had nothing.
 	pollInterval = time.Minute
+	// busyInterval is how often it is asked while all that was due had no place.
+	busyInterval = 250 * time.Millisecond
 	// retryQueue is the pause after the queue could not be read.
 	retryQueue = time.Second
 )
@@ -97,8 +99,10 @@ func (d *dispatcher) round(ctx context.Context) error {
 		if kept > 0 {
 			return nil // there may be more
 		}
-		if len(list) > 0 { // every destination is busy: only a free place helps
-			d.wait(ctx, pollInterval)
+		if len(list) > 0 {
+			// What is due has no place. Giving it back wakes the queue, so a wake says
+			// nothing now; others are looked for at a steady pace.
+			d.wait(ctx, busyInterval)
 			return nil
 		}
 		d.idle(ctx)
@@ -145,18 +149,24 @@ func (d *dispatcher) start(l *lane, e job) {
 	}()
 }
 
-// finished frees the place of an attempt and fills it again.
+// finished frees the place of an attempt and fills it again, first for the
+// destination that has fewest.
 func (d *dispatcher) finished(e job) {
-	l := d.lanes[laneOf(e)]
-	l.running--
+	d.lanes[laneOf(e)].running--
 	d.running--
-	if len(l.waiting) > 0 {
-		next := l.waiting[0]
-		l.waiting = l.waiting[1:]
+	var next *lane
+	for name, l := range d.lanes {
+		switch {
+		case l.running == 0 && len(l.waiting) == 0:
+			delete(d.lanes, name)
+		case len(l.waiting) > 0 && l.running < maxPerLane && (next == nil || l.running < next.running):
+			next = l
+		}
+	}
+	if next != nil {
+		e, next.waiting = next.waiting[0], next.waiting[1:]
 		d.held--
-		d.start(l, next)
-	} else if l.running == 0 {
-		delete(d.lanes, laneOf(e))
+		d.start(next, e)
 	}
 }
 

@@ -170,6 +170,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	stop()
 	endDelivery()
 	delivery.Wait()
+	d.now().smtp.Close()
 	select {
 	case err := <-fatal:
 		return err

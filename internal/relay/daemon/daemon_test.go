@@ -534,6 +534,30 @@ func TestWaitsForCertificates(t *testing.T) {
 	}
 }
 
+// One destination that hangs holds up nobody else.
+func TestAHangingDestination(t *testing.T) {
+	w := newWorld(t)
+	w.schedule.Waits = []time.Duration{time.Hour}
+	w.options = func(o *Options) { o.NextHop.DataEnd = 5 * time.Second }
+	r := w.start()
+	a, b := w.greeted(w.clientA), w.greeted(w.clientB)
+	for i := range 60 {
+		a.send("<"+mailA+">", letterA(fmt.Sprint("hang", i)), "250", "<timeout@buerger.de-mail.example>")
+	}
+	start := time.Now()
+	b.send("<poststelle@gemeinde-b.example>", compose("x\r\n", "From: poststelle@gemeinde-b.example", "Subject: free"), "250", "<"+citizen+">")
+	if _, err := w.provider.Push(ctxFor(t), r.push, dmdatest.DeMail{From: citizen, To: []string{officeA}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.provider.Await(ctxFor(t), anyTo(citizen)); err != nil {
+		t.Fatal(err)
+	}
+	w.serverA.await(t, 1)
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("others waited %v", took)
+	}
+}
+
 func TestControlSocket(t *testing.T) {
 	w := newWorld(t)
 	w.provider.SetDown(true)
@@ -585,7 +609,7 @@ func TestControlSocket(t *testing.T) {
 func TestLargeMessages(t *testing.T) {
 	w := newWorld(t)
 	r := w.start()
-	body := strings.Repeat(strings.Repeat("x", 76)+"\r\n", (8<<20)/78)
+	body := strings.Repeat(strings.Repeat("x", 76)+"\r\n", (4<<20)/78)
 	c := w.greeted(w.clientA)
 	c.send("<"+mailA+">", compose(body, "From: "+mailA, "To: "+citizen, "Subject: big"), "250", "<"+citizen+">")
 	got, err := w.provider.Await(ctxFor(t), anyTo(citizen))
