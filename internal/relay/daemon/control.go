@@ -11,7 +11,7 @@ import (
 
 // Methods of the control socket. None of them shows a subject or a body.
 const (
-	MethodStatus = "GET /v1/status"        // nothing → manage.Mail
+	MethodStatus = "GET /v1/status"        // nothing → Status
 	MethodQueue  = "GET /v1/queue"         // nothing → manage.Queue
 	MethodDetail = "GET /v1/detail"        // nothing → Detail
 	MethodReload = "POST /v1/reload"       // nothing → nothing: reads the configuration anew
@@ -20,10 +20,15 @@ const (
 	MethodRevive = "POST /v1/queue/revive" // ReviveRequest → nothing: a dead letter is tried again
 )
 
+// Status is what management and the health gate ask.
+type Status struct {
+	manage.Mail
+	Accepting bool   `json:"accepting"`         // mail
+	Waiting   string `json:"waiting,omitempty"` // why not
+}
+
 // Detail is how the relay stands, for engineers.
 type Detail struct {
-	Accepting    bool         `json:"accepting"`
-	Waiting      string       `json:"waiting,omitempty"` // why not
 	Since        time.Time    `json:"since"`
 	Serial       uint64       `json:"serial"` // of the configuration
 	Tenants      int          `json:"tenants"`
@@ -110,7 +115,7 @@ func Codes() []localapi.Code {
 func (d *Daemon) control(ctx context.Context) error {
 	callers := d.o.Callers
 	server, err := localapi.NewServer([]localapi.Method{
-		{Name: MethodStatus, Allow: callers, Handler: ask(d.mail)},
+		{Name: MethodStatus, Allow: callers, Handler: ask(d.status)},
 		{Name: MethodQueue, Allow: callers, Handler: ask(d.counts)},
 		{Name: MethodDetail, Allow: callers, Handler: ask(d.detail)},
 		{Name: MethodReload, Allow: callers, Handler: localapi.Typed(func(context.Context, localapi.Peer, localapi.None) (localapi.None, error) {
@@ -131,12 +136,23 @@ func ask[Out any](f func() (Out, error)) localapi.Handler {
 	return localapi.Typed(func(context.Context, localapi.Peer, localapi.None) (Out, error) { return f() })
 }
 
-func (d *Daemon) mail() (manage.Mail, error) {
+func (d *Daemon) status() (Status, error) {
 	stats, err := d.queue.Stats()
 	if err != nil {
-		return manage.Mail{}, err
+		return Status{}, err
 	}
-	return manage.Mail{Messages: stats.Total.Messages, Dead: stats.Total.Dead, Oldest: stats.Oldest, Conditions: d.conditions(stats)}, nil
+	d.mu.Lock()
+	waiting := d.waiting
+	d.mu.Unlock()
+	if waiting == nil {
+		waiting = d.queue.Sick()
+	}
+	s := Status{Accepting: waiting == nil,
+		Mail: manage.Mail{Messages: stats.Total.Messages, Dead: stats.Total.Dead, Oldest: stats.Oldest, Conditions: d.conditions(stats)}}
+	if waiting != nil {
+		s.Waiting = waiting.Error()
+	}
+	return s, nil
 }
 
 func (d *Daemon) counts() (manage.Queue, error) {
@@ -154,12 +170,9 @@ func (d *Daemon) counts() (manage.Queue, error) {
 func (d *Daemon) detail() (Detail, error) {
 	snap := d.live.Snapshot()
 	d.mu.Lock()
-	waiting, servers := d.waiting, d.servers
+	servers := d.servers
 	d.mu.Unlock()
-	out := Detail{Accepting: waiting == nil && d.queue.Sick() == nil, Since: d.started, Serial: snap.Serial, Tenants: snap.Tenants(), Certificates: d.ends()}
-	if waiting != nil {
-		out.Waiting = waiting.Error()
-	}
+	out := Detail{Since: d.started, Serial: snap.Serial, Tenants: snap.Tenants(), Certificates: d.ends()}
 	for _, s := range servers {
 		out.Connections += s.Connections()
 	}

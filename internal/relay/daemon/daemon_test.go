@@ -439,7 +439,7 @@ func TestIncomingThatCannotBeDelivered(t *testing.T) {
 	if err != nil || len(dead) != 1 {
 		t.Fatalf("dead letters %v, %v", dead, err)
 	}
-	status, err := r.d.mail()
+	status, err := r.d.status()
 	if err != nil || status.Dead != 1 || !has(status.Conditions, "relay.dead") {
 		t.Errorf("conditions %+v, %v", status.Conditions, err)
 	}
@@ -519,17 +519,17 @@ func TestWaitsForCertificates(t *testing.T) {
 		}
 	}
 	r := w.launch()
-	status, err := r.d.detail()
-	if mail, mailErr := r.d.mail(); err != nil || mailErr != nil || status.Accepting || status.Waiting == "" || !has(mail.Conditions, "relay.certificate") {
+	status, err := r.d.status()
+	if err != nil || status.Accepting || status.Waiting == "" || !has(status.Conditions, "relay.certificate") {
 		t.Errorf("status %+v, %v", status, err)
 	}
 	close(have)
 	r.marks.await(t, "relayd.ready", 1)
 	w.greeted(w.clientA)
-	if mail, mailErr := r.d.mail(); mailErr != nil || has(mail.Conditions, "relay.certificate") {
-		t.Errorf("conditions %+v, %v", mail.Conditions, mailErr)
+	if detail, err := r.d.detail(); err != nil || detail.Connections != 1 {
+		t.Errorf("detail %+v, %v", detail, err)
 	}
-	if status, err = r.d.detail(); err != nil || !status.Accepting || status.Connections != 1 {
+	if status, err = r.d.status(); err != nil || !status.Accepting || status.Waiting != "" || has(status.Conditions, "relay.certificate") {
 		t.Errorf("status %+v, %v", status, err)
 	}
 }
@@ -580,7 +580,7 @@ func TestControlSocket(t *testing.T) {
 			t.Fatalf("%s: %v", method, err)
 		}
 	}
-	var mail manage.Mail
+	var mail Status
 	var counts manage.Queue
 	var detail Detail
 	var list ListResponse
@@ -591,7 +591,7 @@ func TestControlSocket(t *testing.T) {
 	call(MethodList, ListRequest{Tenant: "gemeinde-a"}, &list)
 	call(MethodTrace, TraceRequest{ID: id}, &trace)
 	call(MethodReload, nil, nil)
-	if mail.Messages != 1 || counts.Tenants["gemeinde-a"].Messages != 1 || !detail.Accepting || detail.Certificates.Server.IsZero() {
+	if mail.Messages != 1 || counts.Tenants["gemeinde-a"].Messages != 1 || !mail.Accepting || detail.Connections != 1 || detail.Certificates.Server.IsZero() {
 		t.Errorf("%+v %+v %+v", mail, counts, detail)
 	}
 	if len(list.Messages) != 1 || list.Messages[0].ID != id || list.Messages[0].Recipients[0].Address != citizen || trace.Events[0].Kind != "accepted" {
@@ -636,7 +636,7 @@ func TestHealthy(t *testing.T) {
 	if err := r.d.Healthy(t.Context()); err != nil {
 		t.Error(err)
 	}
-	status, err := r.d.mail()
+	status, err := r.d.status()
 	if err != nil || !has(status.Conditions, "relay.crl.none") {
 		t.Errorf("conditions %+v, %v", status.Conditions, err)
 	}
