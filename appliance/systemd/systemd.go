@@ -14,6 +14,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -30,8 +32,13 @@ const noSuchUnit = "org.freedesktop.systemd1.NoSuchUnit"
 // ErrJob: systemd took the job, and the unit did not get there.
 var ErrJob = errors.New("job failed")
 
+// Socket is where systemd listens for root.
+const Socket = "/run/systemd/private"
+
 // Manager is the running service manager.
-type Manager struct{}
+type Manager struct {
+	Socket string // "" means Socket; for tests
+}
 
 // State of a unit: ActiveState and SubState of org.freedesktop.systemd1(5).
 type State struct {
@@ -40,13 +47,13 @@ type State struct {
 }
 
 // do runs f with a connection that lives as long as f.
-func do(ctx context.Context, what string, f func(ctx context.Context, c *dbus.Conn) error) error {
+func (m Manager) do(ctx context.Context, what string, f func(ctx context.Context, c *dbus.Conn) error) error {
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, Limit)
 		defer cancel()
 	}
-	c, err := dbus.NewSystemdConnectionContext(ctx)
+	c, err := dbus.NewConnection(func() (*godbus.Conn, error) { return m.dial(ctx) })
 	if err != nil {
 		return fmt.Errorf("systemd: %s: connect: %w", what, err)
 	}
@@ -57,9 +64,25 @@ func do(ctx context.Context, what string, f func(ctx context.Context, c *dbus.Co
 	return nil
 }
 
+// dial connects and says who we are. The connection ends with ctx.
+func (m Manager) dial(ctx context.Context) (*godbus.Conn, error) {
+	path := m.Socket
+	if path == "" {
+		path = Socket
+	}
+	c, err := godbus.Dial("unix:path="+path, godbus.WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Auth([]godbus.Auth{godbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
 // job asks for a job and waits until it is done.
-func job(ctx context.Context, what, unit string, ask func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)) error {
-	return do(ctx, what+" "+unit, func(ctx context.Context, c *dbus.Conn) error {
+func (m Manager) job(ctx context.Context, what, unit string, ask func(c *dbus.Conn, ctx context.Context, unit, mode string, done chan<- string) (int, error)) error {
+	return m.do(ctx, what+" "+unit, func(ctx context.Context, c *dbus.Conn) error {
 		done := make(chan string, 1)
 		if _, err := ask(c, ctx, unit, "replace", done); err != nil {
 			return err
@@ -78,14 +101,14 @@ func job(ctx context.Context, what, unit string, ask func(c *dbus.Conn, ctx cont
 
 // Start starts a unit and waits until it is up (Type=notify: ready), or until
 // systemd skipped it because of its conditions.
-func (Manager) Start(ctx context.Context, unit string) error {
-	return job(ctx, "start", unit, (*dbus.Conn).StartUnitContext)
+func (m Manager) Start(ctx context.Context, unit string) error {
+	return m.job(ctx, "start", unit, (*dbus.Conn).StartUnitContext)
 }
 
 // Stop stops a unit and waits until it is down. A unit that systemd does not know
 // is down.
-func (Manager) Stop(ctx context.Context, unit string) error {
-	err := job(ctx, "stop", unit, (*dbus.Conn).StopUnitContext)
+func (m Manager) Stop(ctx context.Context, unit string) error {
+	err := m.job(ctx, "stop", unit, (*dbus.Conn).StopUnitContext)
 	if fault := (godbus.Error{}); errors.As(err, &fault) && fault.Name == noSuchUnit {
 		return nil
 	}
@@ -93,19 +116,19 @@ func (Manager) Stop(ctx context.Context, unit string) error {
 }
 
 // Restart stops a unit, if it is up, starts it and waits until it is up.
-func (Manager) Restart(ctx context.Context, unit string) error {
-	return job(ctx, "restart", unit, (*dbus.Conn).RestartUnitContext)
+func (m Manager) Restart(ctx context.Context, unit string) error {
+	return m.job(ctx, "restart", unit, (*dbus.Conn).RestartUnitContext)
 }
 
 // Reload makes systemd read its unit files again.
-func (Manager) Reload(ctx context.Context) error {
-	return do(ctx, "reload", func(ctx context.Context, c *dbus.Conn) error { return c.ReloadContext(ctx) })
+func (m Manager) Reload(ctx context.Context) error {
+	return m.do(ctx, "reload", func(ctx context.Context, c *dbus.Conn) error { return c.ReloadContext(ctx) })
 }
 
 // States gives the state of each unit.
-func (Manager) States(ctx context.Context, names ...string) (map[string]State, error) {
+func (m Manager) States(ctx context.Context, names ...string) (map[string]State, error) {
 	out := make(map[string]State, len(names))
-	err := do(ctx, "list units", func(ctx context.Context, c *dbus.Conn) error {
+	err := m.do(ctx, "list units", func(ctx context.Context, c *dbus.Conn) error {
 		list, err := c.ListUnitsByNamesContext(ctx, names)
 		for _, u := range list {
 			if u.LoadState == "loaded" {
@@ -118,9 +141,9 @@ func (Manager) States(ctx context.Context, names ...string) (map[string]State, e
 }
 
 // Failed lists the units that have failed.
-func (Manager) Failed(ctx context.Context) ([]string, error) {
+func (m Manager) Failed(ctx context.Context) ([]string, error) {
 	var out []string
-	err := do(ctx, "list failed units", func(ctx context.Context, c *dbus.Conn) error {
+	err := m.do(ctx, "list failed units", func(ctx context.Context, c *dbus.Conn) error {
 		list, err := c.ListUnitsFilteredContext(ctx, []string{"failed"})
 		for _, u := range list {
 			out = append(out, u.Name)
@@ -132,13 +155,13 @@ func (Manager) Failed(ctx context.Context) ([]string, error) {
 
 // Reboot shuts the machine down in order and starts it again. It returns as soon
 // as systemd has begun; nothing stops it then.
-func (Manager) Reboot(ctx context.Context) error { return target(ctx, "reboot.target") }
+func (m Manager) Reboot(ctx context.Context) error { return m.target(ctx, "reboot.target") }
 
 // PowerOff shuts the machine down in order and switches it off, in the manner of Reboot.
-func (Manager) PowerOff(ctx context.Context) error { return target(ctx, "poweroff.target") }
+func (m Manager) PowerOff(ctx context.Context) error { return m.target(ctx, "poweroff.target") }
 
-func target(ctx context.Context, name string) error {
-	return do(ctx, "start "+name, func(ctx context.Context, c *dbus.Conn) error {
+func (m Manager) target(ctx context.Context, name string) error {
+	return m.do(ctx, "start "+name, func(ctx context.Context, c *dbus.Conn) error {
 		_, err := c.StartUnitContext(ctx, name, "replace-irreversibly", nil)
 		return err
 	})
