@@ -49,7 +49,7 @@ func TestSecondBootAndBrokenConfiguration(t *testing.T) {
 	s := setting(t)
 	m := s.clone(t)
 	seed, err := s.world.Seed("broken.img", 2, func(doc *config.Document) {
-		doc.Network.Interfaces[0].Addresses[0] = prefix(boxProvider(), 24) // overlaps the provider network
+		doc.Network.Interfaces[0].Addresses[0] = prefix(addr("10.20.0.5"), 24) // overlaps the provider network
 		doc.Network.Interfaces[2].Role = "tourist"
 	}, func(text []byte) []byte { return append(text, "unknownKey: 1\n"...) })
 	if err != nil {
