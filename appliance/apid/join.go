@@ -129,6 +129,10 @@ func (j *joiner) askUpdated(ctx context.Context) (func(*manage.Status), error) {
 	}
 	return func(s *manage.Status) {
 		s.Update = updateOf(u)
+		if u.Memory != nil {
+			m := manage.Memory(*u.Memory)
+			s.Memory = &m
+		}
 		for _, c := range u.Health {
 			s.Health = append(s.Health, manage.Condition(c))
 		}

@@ -20,7 +20,14 @@ type Status struct {
 	Network   *Network    `json:"network,omitempty"`
 	Mail      *Mail       `json:"mail,omitempty"`
 	Health    []Condition `json:"health,omitempty"`
+	Memory    *Memory     `json:"memory,omitempty"`
 	Silent    []Silent    `json:"silent,omitempty"`
+}
+
+// Memory is the box's RAM in bytes; Available is what a program could still get.
+type Memory struct {
+	Total     int64 `json:"total"`
+	Available int64 `json:"available"`
 }
 
 // Boot is what init reported.

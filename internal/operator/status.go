@@ -53,6 +53,9 @@ func printStatus(p *printer, s manage.Status) {
 	if s.Mail != nil {
 		p.entry("mail", "%d waiting, %d dead letters", s.Mail.Messages, s.Mail.Dead)
 	}
+	if m := s.Memory; m != nil {
+		p.entry("memory", "%d MiB in use of %d", (m.Total-m.Available)>>20, m.Total>>20)
+	}
 	for _, f := range s.Silent {
 		p.entry("no answer", "%s: %s", f.Service, f.Text)
 	}

@@ -32,6 +32,11 @@ func TestMail(t *testing.T) {
 	t.Run("in", func(t *testing.T) { mailIn(t, box) })
 	t.Run("refused", func(t *testing.T) { refusals(t, box) })
 	t.Run("nothing else listens", func(t *testing.T) { listeners(t, box) })
+	if status, err := box.Status(within(t, mailTime)); err != nil || status.Memory == nil {
+		t.Errorf("status: no memory: %v", err)
+	} else {
+		t.Logf("RAM in use: %d MiB of %d", (status.Memory.Total-status.Memory.Available)>>20, status.Memory.Total>>20)
+	}
 	t.Logf("guest seconds from kernel start to the first 250: %s", FirstAccepted(m.Serial()))
 	if err := m.PowerOff(within(t, offTime)); err != nil {
 		t.Errorf("power button: %v", err)

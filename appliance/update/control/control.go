@@ -45,6 +45,14 @@ type Status struct {
 	Serial   uint64            `json:"serial"` // of the configuration in force, 0: none
 	Box      string            `json:"box,omitempty"`
 	Health   []Condition       `json:"health,omitempty"`
+	Memory   *Memory           `json:"memory,omitempty"`
+}
+
+// Memory is the box's RAM in bytes. Available is what could be used without
+// swapping, page cache included.
+type Memory struct {
+	Total     int64 `json:"total"`
+	Available int64 `json:"available"`
 }
 
 // Failed is a release that this box will not try again.
