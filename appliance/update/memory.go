@@ -15,9 +15,9 @@ import (
 // maxMeminfo bounds /proc/meminfo, in bytes.
 const maxMeminfo = 64 << 10
 
-// memory is the state of the box's RAM (proc_meminfo(5)); nil if the kernel
+// readMemory is the state of the box's RAM (proc_meminfo(5)); nil if the kernel
 // does not say.
-func memory() *control.Memory {
+func readMemory() *control.Memory {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
 		return nil

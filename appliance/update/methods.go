@@ -31,7 +31,7 @@ func (d *Daemon) status(context.Context, localapi.Peer, localapi.None) (control.
 	if doc, err := d.Store.Current(); err == nil {
 		out.Serial, out.Box = doc.Serial, doc.Box
 	}
-	out.Memory = memory()
+	out.Memory = readMemory()
 	out.Health = d.conditions()
 	if d.Health != nil {
 		out.Health = append(out.Health, d.Health()...)
