@@ -55,7 +55,7 @@ func Watch(ctx context.Context, dir string, log *slog.Logger, pressed func()) er
 	for _, f := range devices {
 		wg.Go(func() {
 			defer func() { _ = f.Close() }()
-			if err := read(f, pressed); err != nil && ctx.Err() == nil {
+			if err := read(f, pressed); ctx.Err() == nil {
 				log.Warn("a power button may not be heard any more", "device", f.Name(), "error", err)
 			}
 		})
@@ -89,7 +89,7 @@ func open(dir string) ([]*os.File, error) {
 	return devices, nil
 }
 
-// read reads events to the end of r.
+// read reads events until r ends or fails, and returns how.
 func read(r io.Reader, pressed func()) error {
 	buffer := make([]byte, batch*eventSize)
 	for {

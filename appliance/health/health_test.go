@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,13 +15,11 @@ import (
 // script is a check that finds what its next line says; the last line stays.
 type script struct {
 	lines [][]Finding
-	asked int
+	asked atomic.Int64
 }
 
 func (s *script) check(context.Context) []Finding {
-	line := s.lines[min(s.asked, len(s.lines)-1)]
-	s.asked++
-	return line
+	return s.lines[min(int(s.asked.Add(1)), len(s.lines))-1]
 }
 
 func bad(code string) []Finding  { return []Finding{blocking(code, code+" is bad", "", "")} }
@@ -81,12 +80,12 @@ func TestOldRoundsDoNotCount(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = m.Run(ctx) }()
 		time.Sleep(time.Minute) // fake time: healthy, and slow by now
-		before := s.asked
+		before := s.asked.Load()
 		if err := m.Wait(ctx); err != nil {
 			t.Error(err)
 		}
-		if s.asked < before+steady {
-			t.Errorf("%d rounds", s.asked-before)
+		if n := s.asked.Load() - before; n < steady {
+			t.Errorf("%d rounds", n)
 		}
 		cancel()
 		synctest.Wait()
@@ -102,8 +101,8 @@ func TestSlowWhenHealthy(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _ = m.Run(ctx) }()
 		time.Sleep(10 * time.Minute) // fake time
-		if s.asked < 30 || s.asked > 60 {
-			t.Errorf("%d rounds in ten minutes", s.asked)
+		if n := s.asked.Load(); n < 30 || n > 60 {
+			t.Errorf("%d rounds in ten minutes", n)
 		}
 		cancel()
 		synctest.Wait()

@@ -89,38 +89,43 @@ func (m *Manager) adopt(ctx context.Context) error {
 	if m.snapshot().Blessed != nil {
 		return nil
 	}
-	home := m.Boot.Slot
+	home, fallback := m.Boot.Slot, ""
 	if home != report.SlotA && home != report.SlotB {
 		var err error
-		if home, err = m.home(ctx); err != nil {
+		if home, fallback, err = m.home(ctx); err != nil {
 			return err
 		}
 	}
-	sum, _, err := m.Disk.Hash(home)
-	if err != nil {
-		return err
+	sum := fallback
+	if sum == "" {
+		own, _, err := m.Disk.Hash(home)
+		if err != nil {
+			return err
+		}
+		sum = hex.EncodeToString(own[:])
 	}
-	blessed := &held{Slot: home, Release: m.Boot.Version, SHA256: hex.EncodeToString(sum[:])}
+	blessed := &held{Slot: home, Release: m.Boot.Version, SHA256: sum}
 	var spare *held
-	if same := (&held{Slot: other(home), Release: m.Boot.Version, SHA256: blessed.SHA256}); m.holds(same) {
+	if same := (&held{Slot: other(home), Release: m.Boot.Version, SHA256: sum}); m.holds(same) {
 		spare = same
 	}
-	return m.change(func(s *state) { s.Blessed, s.Spare = blessed, spare })
+	return m.change(func(s *state) { s.Blessed, s.Spare, s.Fallback = blessed, spare, fallback })
 }
 
-// home finds the slot that equals the fallback, or makes slot a equal it.
-func (m *Manager) home(ctx context.Context) (report.Slot, error) {
+// home finds the slot that equals the fallback, or makes slot a equal it, and
+// gives the SHA-256 of both.
+func (m *Manager) home(ctx context.Context) (report.Slot, string, error) {
 	want, _, err := m.Disk.Hash(report.SlotFallback)
 	if err != nil {
-		return report.SlotUnknown, err
+		return report.SlotUnknown, "", err
 	}
 	for _, s := range []report.Slot{report.SlotA, report.SlotB} {
 		if sum, _, err := m.Disk.Hash(s); err == nil && sum == want {
-			return s, nil
+			return s, hex.EncodeToString(want[:]), nil
 		}
 	}
 	_, err = m.Disk.Copy(ctx, report.SlotFallback, report.SlotA)
-	return report.SlotA, err
+	return report.SlotA, hex.EncodeToString(want[:]), err
 }
 
 // heal makes sure that the blessed slot is whole. Where the firmware has just

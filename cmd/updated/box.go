@@ -71,7 +71,7 @@ func assemble(boot report.Report, gate time.Duration) (*box, error) {
 		Manager: manager,
 		Applier: &update.Applier{
 			Services: systemd.Manager{},
-			Network:  reload(netd, "netd.service"),
+			Network:  untilNetdManages(reload(netd, "netd.service"), b.log),
 			Relay:    reload(relayd, "relayd.service"),
 			Dir:      layout.SystemdRunDir,
 			Pending:  filepath.Join(layout.RunDir, "config-pending"),
@@ -103,6 +103,19 @@ func reload(client *localapi.Client, unit string) func(context.Context) error {
 		err := client.Call(ctx, methodReload, nil, nil)
 		if errors.Is(err, localapi.ErrUnavailable) || errors.Is(err, localapi.ErrUnknownMethod) {
 			return systemd.Manager{}.Restart(ctx, unit)
+		}
+		return err
+	}
+}
+
+// untilNetdManages lets a network that netd cannot set up yet pass: it tries
+// again by itself, and the health tells of it.
+func untilNetdManages(reload func(context.Context) error, log *slog.Logger) func(context.Context) error {
+	return func(ctx context.Context) error {
+		err := reload(ctx)
+		if told := (*localapi.Error)(nil); errors.As(err, &told) {
+			log.Warn("netd has not set up the network yet", "error", err)
+			return nil
 		}
 		return err
 	}
