@@ -205,7 +205,7 @@ func (m *Manager) judge(ctx context.Context) error {
 	if err := m.Disk.ClearNote(); err != nil {
 		m.Log.Warn("the note of an ended trial stays", "error", err)
 	}
-	return m.fallback(ctx)
+	return m.finish(ctx)
 }
 
 // unfit says why the running release on trial cannot be blessed, "" if it can.

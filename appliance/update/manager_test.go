@@ -26,8 +26,8 @@ func TestFirstBootMakesEntries(t *testing.T) {
 	if diff := cmp.Diff([]report.Slot{report.SlotA, report.SlotFallback}, m.order); diff != "" {
 		t.Error(diff)
 	}
-	if !m.judged {
-		t.Error("the trial guard was not told to rest")
+	if !m.judged || !strings.Contains(m.marks.String(), "updated.settled slot=a version=1.0") {
+		t.Errorf("guard told to rest: %v, marks %q", m.judged, m.marks.String())
 	}
 	m.order = nil // the firmware loses them
 	m.rest()

@@ -50,7 +50,7 @@ func (m *Manager) settle(ctx context.Context) error {
 	if err := m.Disk.ClearNote(); err != nil {
 		m.Log.Warn("the note of an ended trial stays", "error", err)
 	}
-	return m.fallback(ctx)
+	return m.finish(ctx)
 }
 
 // judged tells the trial guard to rest.
@@ -152,6 +152,16 @@ func (m *Manager) heal(ctx context.Context) error {
 	return errNothingWhole
 }
 
+// finish makes the fallback follow and tells that nothing is left to do.
+func (m *Manager) finish(ctx context.Context) error {
+	if err := m.fallback(ctx); err != nil {
+		return err
+	}
+	b := m.snapshot().Blessed
+	m.mark("updated.settled", "slot", b.Slot, "version", b.Release)
+	return nil
+}
+
 // fallback makes the fallback a copy of the blessed slot. The state knows when it
 // is one, so that an ordinary boot reads no whole file.
 func (m *Manager) fallback(ctx context.Context) error {
@@ -166,11 +176,7 @@ func (m *Manager) fallback(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("replace the fallback copy: %w", err)
 	}
-	if err := m.change(func(s *state) { s.Fallback = hex.EncodeToString(sum[:]) }); err != nil {
-		return err
-	}
-	m.mark("updated.settled", "slot", b.Slot, "version", b.Release)
-	return nil
+	return m.change(func(s *state) { s.Fallback = hex.EncodeToString(sum[:]) })
 }
 
 func other(s report.Slot) report.Slot {
