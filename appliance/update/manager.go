@@ -37,6 +37,17 @@
 // slot stands in BootOrder whose content was not. Start repairs what a cut or the
 // firmware left: lost entries, a missing fallback, a damaged blessed slot.
 //
+// # Milestones
+//
+//	updated.ready slot= version= trial=     the daemon knows what this boot is
+//	updated.trial slot= version= try=       the running release is on trial
+//	updated.blessed slot= version=          it was healthy in time
+//	updated.failed version= why=            a release failed and will not come back
+//	updated.settled slot= version=          slots, boot order and fallback are in order
+//	updated.restored slot= version=         a damaged blessed slot was made again
+//	updated.stray slot= version=            what runs is neither blessed nor on trial
+//	updated.applied serial= rebound=        every service follows the configuration
+//
 // # Not here
 //
 // What is asked by whom (roles, certificates) is apid's affair; who may call
