@@ -30,16 +30,19 @@ func Needs() []Need {
 		{"qemu-system-x86", "qemu-system-x86_64"}, // the virtual box
 		{"qemu-utils", "qemu-img"},                // its disk overlays
 		{"ovmf", "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"},
-		{"swtpm", "swtpm"},                // its TPM
-		{"squashfs-tools", "mksquashfs"},  // the root of the image
-		{"dosfstools", "/sbin/fsck.vfat"}, // checks the EFI system partition
-		{"mtools", "mdir"},                // reads it
-		{"gdisk", "/sbin/sgdisk"},         // checks the partition table
-		{"sbsigntool", "sbverify"},        // checks Secure Boot signatures
-		{"nftables", "/usr/sbin/nft"},     // checks the firewall
-		{"openssl", "openssl"},            // checks signatures and certificates
-		{"swaks", "swaks"},                // lets a person send mail by hand
-		{"gcc", "gcc"},                    // the race detector
+		{"swtpm", "swtpm"},                                          // its TPM
+		{"squashfs-tools", "mksquashfs"},                            // the root of the image
+		{"dosfstools", "/sbin/fsck.vfat"},                           // checks the EFI system partition
+		{"mtools", "mdir"},                                          // reads it
+		{"gdisk", "/sbin/sgdisk"},                                   // checks the partition table
+		{"sbsigntool", "sbverify"},                                  // checks Secure Boot signatures
+		{"nftables", "/usr/sbin/nft"},                               // checks the firewall
+		{"openssl", "openssl"},                                      // checks signatures and certificates
+		{"binutils", "objcopy"},                                     // reads the image's sections
+		{"swaks", "swaks"},                                          // lets a person send mail by hand
+		{"libnet-ssleay-perl", "/usr/share/doc/libnet-ssleay-perl"}, // TLS for swaks
+		{"debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"},
+		{"gcc", "gcc"}, // the race detector
 		{"libc6-dev", "/usr/include/stdlib.h"},
 		{"ca-certificates", "/etc/ssl/certs/ca-certificates.crt"},
 	}
