@@ -246,8 +246,7 @@ func (d *faultDisk) step(op, _ string) error {
 	return nil
 }
 
-// smallDisk has room for a number of bytes, counted by what is written; deleting
-// gives nothing back but for the ballast.
+// smallDisk has room for a number of bytes, counted by what is written and removed.
 type smallDisk struct {
 	*stepFS
 	mu      sync.Mutex
@@ -281,21 +280,29 @@ func (d *smallDisk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, erro
 }
 
 func (d *smallDisk) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if err := d.FS.Remove(oldname); err != nil {
+	if err := d.Remove(oldname); err != nil {
 		return nil, err
 	}
 	return d.Create(newname, c)
 }
 
 func (d *smallDisk) Remove(name string) error {
+	var size int64
+	if info, err := d.FS.Stat(name); err == nil {
+		size = info.Size()
+	}
 	err := d.FS.Remove(name)
-	if err == nil && d.FS.PathBase(name) == "ballast" {
-		d.mu.Lock()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.free += size
+	if d.FS.PathBase(name) == "ballast" {
 		d.free += d.ballast
 		d.ballast = 0
-		d.mu.Unlock()
 	}
-	return err
+	return nil
 }
 
 func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {

@@ -100,7 +100,6 @@ type damager struct {
 	mem *vfs.MemFS
 	id  ID
 	key [idBytes]byte
-	db  *pebble.DB
 }
 
 func newDamager(t *testing.T, mem *vfs.MemFS, id ID) *damager {

@@ -140,9 +140,9 @@ func TestNoSyncAfterTheFirstFailure(t *testing.T) {
 }
 
 func TestDiskFull(t *testing.T) {
-	disk := newSmallDisk(vfs.NewMem(), 8<<20)
+	disk := newSmallDisk(vfs.NewMem(), 80<<20)
 	o := crashOptions()
-	o.Ballast = 1 << 20
+	o.Ballast = 16 << 20
 	q, err := Open(disk, "/queue", o)
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +155,7 @@ func TestDiskFull(t *testing.T) {
 	accepted := 0
 	for q.Room(maxSize, 1) == nil {
 		mustCommit(t, q, testEnvelope("a", "x@y"), testBody(20_000, 1))
-		if accepted++; accepted > 1000 {
+		if accepted++; accepted > 5000 {
 			t.Fatal("the disk never gets full")
 		}
 	}
@@ -174,14 +174,17 @@ func TestDiskFull(t *testing.T) {
 	}
 	b.Abort()
 	// States and reports fit all the same.
-	report := testEnvelope("a", "sender@a")
-	report.ReportOf = first
-	err = q.Finish(first, Outcome{
-		Results: []Result{{Recipient: 0, State: Failed}},
-		Births:  []Birth{{report, mustBody(t, q, testBody(5000, 3))}},
-	})
-	if err != nil {
-		t.Fatalf("report on a full disk: %v", err)
+	failing := append(mustDue(t, q, 100), &Envelope{ID: first})
+	for _, e := range failing {
+		report := testEnvelope("a", "sender@a")
+		report.ReportOf = e.ID
+		err = q.Finish(e.ID, Outcome{
+			Results: []Result{{Recipient: 0, State: Failed}},
+			Births:  []Birth{{report, mustBody(t, q, testBody(5000, 3))}},
+		})
+		if err != nil {
+			t.Fatalf("report on a full disk: %v", err)
+		}
 	}
 	if err := q.Sick(); err != nil {
 		t.Fatalf("a full disk made the store sick: %v", err)
@@ -191,7 +194,7 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("Room with the reserve in use: %v", err)
 	}
 	disk.mu.Lock()
-	disk.free = 7 << 20
+	disk.free = 79 << 20
 	disk.mu.Unlock()
 	if err := q.Room(maxSize, 1); err != nil {
 		t.Errorf("Room after space was made: %v", err)

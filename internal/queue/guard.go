@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -19,12 +21,25 @@ import (
 // standing, and every caller of ours waits on the sickness as well.
 //
 // A full disk is no sickness where Pebble can try again (tables), or where the
-// sender can (bodies).
+// sender can (bodies). Pebble tries again at once and for ever, so such a failure
+// is answered with a pause. Tables that only tidy up (compaction) may use neither the ballast
+// nor the last free space: those are for the log, and for tables that let go of
+// logs (flush).
 type guard struct {
 	vfs.FS
 	health *health
 	freeze bool
+	// plain is FS without the ballast, for compaction; nil where there is none.
+	plain vfs.FS
+	// tidy reports whether the disk has room for compaction.
+	tidy func() bool
 }
+
+// fullPause is how long Pebble waits before it tries again on a full disk.
+const fullPause = time.Second
+
+// compactionCategory is how Pebble labels the tables that compaction writes.
+const compactionCategory = "pebble-compaction"
 
 var _ vfs.FS = (*guard)(nil)
 
@@ -35,6 +50,9 @@ func (g *guard) check(op, name string, err error) error {
 	}
 	base := g.PathBase(name)
 	if isFull(err) && !(g.freeze && isLog(base)) && !strings.HasPrefix(op, "sync") {
+		if g.freeze {
+			time.Sleep(fullPause)
+		}
 		return err
 	}
 	g.health.fail(fmt.Errorf("%s %s: %w", op, base, err))
@@ -61,7 +79,13 @@ func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := g.beforeMarker(name); err != nil {
 		return nil, err
 	}
-	f, err := g.FS.Create(name, c)
+	under := g.FS
+	if g.plain != nil && c == compactionCategory {
+		if under = g.plain; !g.tidy() {
+			return nil, g.check("create", name, syscall.ENOSPC)
+		}
+	}
+	f, err := under.Create(name, c)
 	return g.file("create", name, f, err)
 }
 

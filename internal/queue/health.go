@@ -37,7 +37,7 @@ type health struct {
 	fell     chan struct{} // closed when sick is set
 	flush    error         // last flush or compaction failed; cleared by one that succeeds
 	slow     time.Time     // last seen
-	reserve  bool          // the ballast is used up
+	reserve  bool          // the disk was full, and the ballast is not back
 	observer func(error)   // told of the first fault
 }
 

@@ -60,6 +60,9 @@ type taken struct {
 // Due hands out at most limit messages (and at most MaxDue) whose time has come,
 // serving the lanes in turn. A message handed out is not handed out again until
 // Finish or Release. The envelopes are copies. Damaged messages are set aside.
+//
+// A message may be handed out a moment before its Commit returns. That is safe,
+// since Begin is durable only together with everything before it.
 func (q *Queue) Due(now time.Time, limit int) ([]*Envelope, error) {
 	if err := q.enter(); err != nil {
 		return nil, err

@@ -242,7 +242,15 @@ func checkAttributes(attributes map[string]string) error {
 
 // clip shortens a reply's text to what a record takes.
 func (r Reply) clip() Reply {
-	r.Text = r.Text[:min(len(r.Text), MaxText)]
-	r.Enhanced = r.Enhanced[:min(len(r.Enhanced), MaxText)]
+	r.Text, r.Enhanced = clip(r.Text, MaxText), clip(r.Enhanced, MaxText)
+	r.Code = max(r.Code, 0)
 	return r
+}
+
+// clip shortens s to at most n bytes, without half a character at the end.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
 }

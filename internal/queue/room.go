@@ -10,7 +10,7 @@ import (
 )
 
 // DefaultBallast is the space set aside for the moment the disk is full: enough
-// to write down every memtable and to report what fails.
+// to log more than all memtables hold, while nothing else can be written.
 const DefaultBallast = 128 << 20
 
 // reserveShare is the part of the disk (1/50 = 2 %) that new mail may not use, so
@@ -31,7 +31,7 @@ func (q *Queue) Room(maxSize int64, sessions int) error {
 	if err != nil {
 		return fmt.Errorf("queue disk usage: %w", err)
 	}
-	need := usage.TotalBytes/reserveShare + uint64(maxSize)/2*3*uint64(max(sessions, 1))
+	need := usage.TotalBytes/reserveShare + q.ballast.forCompaction() + uint64(maxSize)/2*3*uint64(max(sessions, 1))
 	if usage.AvailBytes < need {
 		return fmt.Errorf("%w: %d MiB free, %d MiB wanted", ErrFull, usage.AvailBytes>>20, need>>20)
 	}
@@ -68,30 +68,40 @@ func newBallast(fsys vfs.FS, path string, size int64, h *health, log *slog.Logge
 func (b *ballast) release() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	err := b.fs.Remove(b.path)
-	if err == nil {
+	if b.fs.Remove(b.path) == nil {
 		b.log.Error("queue disk is full: the reserve is given back")
 	}
 	b.gone = true
-	b.health.setReserve(b.size > 0)
+	b.health.setReserve(true)
+}
+
+// forCompaction is the free space below which compaction stops: half a ballast.
+func (b *ballast) forCompaction() uint64 { return uint64(max(b.size, 0)) / 2 }
+
+// spare reports whether compaction may go on.
+func (b *ballast) spare() bool {
+	usage, err := b.fs.GetDiskUsage(b.fs.PathDir(b.path))
+	return err != nil || usage.AvailBytes >= b.forCompaction()
 }
 
 // ballastFactor: the ballast is made only where this many times its size is free.
 const ballastFactor = 4
 
 // restore makes the ballast, also in place of one that an earlier process left, if
-// the disk has plenty of space.
+// the disk has plenty of space. It is called when the disk has room for new mail.
 // Without it the queue works all the same, so no fault here is more than a condition.
 func (b *ballast) restore() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.size <= 0 || !b.gone {
+		b.health.setReserve(false)
 		return
 	}
 	usage, err := b.fs.GetDiskUsage(b.fs.PathDir(b.path))
 	if err != nil || usage.AvailBytes < ballastFactor*uint64(b.size) {
 		return
 	}
+	_ = b.fs.Remove(b.path)
 	f, err := b.fs.Create(b.path, "ballast")
 	if err == nil {
 		err = errors.Join(f.Preallocate(0, b.size), f.Sync(), f.Close())

@@ -18,6 +18,12 @@ const (
 	memTableStop  = 3
 	cacheSize     = 16 << 20
 	maxOpenTables = 256
+	// maxTable bounds a table, so that compaction needs little space at a time
+	// (ballast.spare).
+	maxTable = 16 << 20
+	// l0Stop is so high that commits are never held up because compaction lags or
+	// has no room; reading gets slower instead.
+	l0Stop = 1000
 	// walBytesPerSync 0 means that only commits sync the log.
 	walBytesPerSync = 0
 	// indexFormat is pinned: a later Pebble must not raise it by itself, or the
@@ -63,11 +69,16 @@ func indexOptions(fsys vfs.FS, h *health, log *slog.Logger) *pebble.Options {
 		MemTableSize:                memTableSize,
 		MemTableStopWritesThreshold: memTableStop,
 		MaxOpenFiles:                maxOpenTables,
+		L0StopWritesThreshold:       l0Stop,
 		WALBytesPerSync:             walBytesPerSync,
 		DisableWAL:                  false,
 		Logger:                      pebbleLog{log, h},
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) {
+				if isFull(err) {
+					h.setReserve(true)
+					return
+				}
 				h.background(fmt.Errorf("index could not be tidied: %w", err))
 			},
 			FlushEnd: func(info pebble.FlushInfo) {
@@ -87,6 +98,9 @@ func indexOptions(fsys vfs.FS, h *health, log *slog.Logger) *pebble.Options {
 	// fsync share the next as it is.
 	o.WALMinSyncInterval = func() time.Duration { return 0 }
 	o.Experimental.FileCacheShards = 2
+	for i := range o.TargetFileSizes {
+		o.TargetFileSizes[i] = min(maxTable, int64(2<<20)<<i)
+	}
 	return o
 }
 
@@ -210,4 +224,4 @@ func (l pebbleLog) Fatalf(format string, args ...any) {
 	select {}
 }
 
-func clipText(s string) string { return s[:min(len(s), maxLogText)] }
+func clipText(s string) string { return clip(s, maxLogText) }

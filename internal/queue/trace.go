@@ -121,11 +121,3 @@ func (q *Queue) Trace(id ID) (*Envelope, []Event, error) {
 	}
 	return envelope, events, nil
 }
-
-// addTrace puts events into a batch; first is the number of the first one.
-func (t *txn) addTrace(id [idBytes]byte, first uint64, events ...Event) uint64 {
-	for i, e := range events {
-		t.set(traceKey(id, first+uint64(i)), encodeEvent(e))
-	}
-	return first + uint64(len(events))
-}

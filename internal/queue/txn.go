@@ -1,0 +1,90 @@
+package queue
+
+import (
+	"context"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// txn is a batch together with what the queue's memory must learn when it is
+// durable.
+type txn struct {
+	q      *Queue
+	batch  *pebble.Batch
+	counts map[string]Counts
+	dues   []dueEntry
+	learn  []func() // under q.mu
+	after  []func() // later, without lock
+}
+
+func (q *Queue) newTxn() *txn {
+	return &txn{q: q, batch: q.store.db.NewBatch(), counts: map[string]Counts{}}
+}
+
+// set and delete fill the batch in memory and cannot fail: the batch is not
+// indexed and its size is bounded by the limits of a message.
+func (t *txn) set(key, value []byte) { _ = t.batch.Set(key, value, nil) }
+
+func (t *txn) delete(key []byte) { _ = t.batch.Delete(key, nil) }
+
+func (t *txn) count(tenant string, c Counts) { t.counts[tenant] = t.counts[tenant].plus(c) }
+
+func (t *txn) addDue(e dueEntry) {
+	t.set(dueKey(e.lane, e.class, e.due, e.id), nil)
+	t.dues = append(t.dues, e)
+}
+
+// commit makes t durable. After errUnsure it may still become so, and the memory
+// learns of it then.
+func (t *txn) commit(ctx context.Context) error {
+	for tenant, c := range t.counts {
+		_ = t.batch.Merge(countsKey(tenant), c.encode(), nil)
+	}
+	t.q.busy.Add(1)
+	return t.q.store.commit(ctx, t.batch, t.done)
+}
+
+// done runs once, on the committing goroutine: first with stored true or false,
+// before the caller goes on; what it returns runs after that.
+func (t *txn) done(stored bool) (after func()) {
+	if stored {
+		t.q.mu.Lock()
+		for tenant, c := range t.counts {
+			t.q.totals[tenant] = t.q.totals[tenant].plus(c)
+		}
+		for _, e := range t.dues {
+			t.q.lane(e.lane).add(e)
+		}
+		for _, learn := range t.learn {
+			learn()
+		}
+		t.q.mu.Unlock()
+		if len(t.dues) > 0 {
+			t.q.signal()
+		}
+	}
+	return func() {
+		defer t.q.busy.Done()
+		if stored {
+			for _, do := range t.after {
+				do()
+			}
+			_ = t.batch.Close()
+		}
+	}
+}
+
+func (q *Queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// addTrace puts events into a batch; first is the number of the first one.
+func (t *txn) addTrace(id [idBytes]byte, first uint64, events ...Event) uint64 {
+	for i, e := range events {
+		t.set(traceKey(id, first+uint64(i)), encodeEvent(e))
+	}
+	return first + uint64(len(events))
+}
