@@ -13,6 +13,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/image/uki"
 	"gitlab.opencode.de/pforte/pforte/internal/config"
 	"gitlab.opencode.de/pforte/pforte/internal/layout"
+	"gitlab.opencode.de/pforte/pforte/internal/operator"
 	"gitlab.opencode.de/pforte/pforte/qemu/vm"
 )
 
@@ -89,21 +90,59 @@ func TestSecondBootAndBrokenConfiguration(t *testing.T) {
 	if status.Serial != 1 || !status.Boot.SecureBoot || status.Boot.Lockdown != "integrity" {
 		t.Errorf("status: serial %d, Secure Boot %v, lockdown %s", status.Serial, status.Boot.SecureBoot, status.Boot.Lockdown)
 	}
+	changeThroughAPI(t, box)
+}
+
+// changeThroughAPI brings configurations to a running box: an older one and one
+// from hosting are refused, a newer one takes effect without a restart.
+func changeThroughAPI(t *testing.T, box *Box) {
+	w, a := box.World, partyA()
 	ctx := within(t, mailTime)
-	older, err := s.world.Envelope(1, nil, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "older.dsse.json")
-	if err := os.WriteFile(file, older, 0o600); err != nil {
-		t.Fatal(err)
+	put := func(role string, serial uint64, change func(*config.Document)) error {
+		t.Helper()
+		envelope, err := w.Envelope(serial, change, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "config.dsse.json")
+		if err := os.WriteFile(file, envelope, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err = box.Pforte(ctx, role, "config", "put", file)
+		return err
 	}
 	var refused *Refusal
-	if _, err := box.Pforte(ctx, "owner", "config", "put", file); !errors.As(err, &refused) {
-		t.Errorf("an equal serial through the API: %v, want a refusal", err)
+	if err := put("owner", 1, nil); !errors.As(err, &refused) {
+		t.Errorf("an equal serial: %v, want a refusal", err)
 	}
-	if _, err := box.Pforte(ctx, "hosting", "config", "put", file); !errors.As(err, &refused) || refused.Code != 3 {
-		t.Errorf("a configuration from hosting: %v, want exit code 3", err)
+	if err := put("hosting", 3, nil); !errors.As(err, &refused) || refused.Code != operator.ExitRefused {
+		t.Errorf("a configuration from hosting: %v, want exit code %d", err, operator.ExitRefused)
+	}
+	letter := func() error {
+		d := Draft{From: a.Address("neu"), To: citizen, Subject: "neue Adresse"}
+		_, err := w.Submit(ctx, "a", d.From, []string{d.To}, d.Bytes())
+		return err
+	}
+	if err := letter(); err == nil {
+		t.Error("an address was served before the configuration named it")
+	}
+	if err := put("owner", 3, func(doc *config.Document) {
+		doc.Tenants[0].Mappings = append(doc.Tenants[0].Mappings, config.Mapping{Mail: a.Address("neu"), DeMail: a.DeMailAddress("neu")})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := letter()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("the new configuration took no effect: %v", err)
+		}
 	}
 }
 

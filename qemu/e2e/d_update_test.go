@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -94,17 +93,22 @@ func TestUpdate(t *testing.T) {
 }
 
 // unhealthy is an overlay that makes a release which boots, but whose relay
-// never runs.
+// never runs; its gate is shorter than the usual one, to spare time.
 func unhealthy(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	name := filepath.Join(dir, "usr/lib/systemd/system/relayd.service.d/99-broken.conf")
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	unit := strings.Join([]string{"[Service]", "ExecStart=", "ExecStart=/usr/bin/relayd --no-such-flag", ""}, "\n")
-	if err := os.WriteFile(name, []byte(unit), 0o644); err != nil {
-		t.Fatal(err)
+	for unit, start := range map[string]string{
+		"relayd":  "/usr/bin/relayd --no-such-flag",
+		"updated": "/usr/bin/updated -gate 90s",
+	} {
+		name := filepath.Join(dir, "usr/lib/systemd/system", unit+".service.d", "99-broken.conf")
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := "[Service]\nExecStart=\nExecStart=" + start + "\n"
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return dir
 }
