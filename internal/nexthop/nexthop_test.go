@@ -316,6 +316,7 @@ func TestUnfitServers(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := &script{answers: test.answers}
 			m := message(body, "b@x.example")
 			if test.change != nil {

@@ -26,34 +26,49 @@ const (
 	attemptLimit = time.Hour
 	// stopGrace is how long attempts may go on when the relay stops.
 	stopGrace = 10 * time.Second
-	// pollInterval is how often the queue is asked when it said it had nothing.
-	pollInterval = time.Minute
+	// pollInterval is how often the queue is asked, and its health looked at, when it
+	// said it had nothing.
+	pollInterval = 2 * time.Second
+	// sickLimit is how long the queue may be sick: some faults of the disk pass.
+	sickLimit = 5 * time.Second
 	// busyInterval is how often it is asked while all that was due had no place.
 	busyInterval = 250 * time.Millisecond
 	// retryQueue is the pause after the queue could not be read.
 	retryQueue = time.Second
 )
 
-// Deliver delivers until ctx ends, then waits for the attempts under way, for
-// stopGrace at most before they are cut.
+// Deliver delivers until ctx ends or the queue is sick for good, then waits for
+// the attempts under way, for stopGrace at most before they are cut.
 func (r *Relay) Deliver(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	d := &dispatcher{r: r, ctx: work, lanes: map[string]*lane{}, done: make(chan job, maxAttempts)}
-	for ctx.Err() == nil {
-		if err := d.round(ctx); err != nil {
-			if errors.Is(err, queue.ErrSick) || errors.Is(err, queue.ErrClosed) {
-				d.stop(cut)
-				return fmt.Errorf("deliver: %w", err)
-			}
-			if ctx.Err() == nil {
-				r.o.Log.Error("queue cannot be read", "error", err)
-				d.wait(ctx, retryQueue)
-			}
-		}
-	}
+	err := d.loop(ctx)
 	d.stop(cut)
 	r.routes.close()
+	return err
+}
+
+// loop runs rounds until ctx ends or the queue has been sick for too long.
+func (d *dispatcher) loop(ctx context.Context) error {
+	var since time.Time
+	for ctx.Err() == nil {
+		if sick := d.r.o.Queue.Sick(); sick == nil {
+			since = time.Time{}
+		} else if since.IsZero() {
+			since = time.Now()
+		} else if time.Since(since) > sickLimit {
+			return fmt.Errorf("deliver: %w", sick)
+		}
+		err := d.round(ctx)
+		switch {
+		case errors.Is(err, queue.ErrClosed):
+			return fmt.Errorf("deliver: %w", err)
+		case err != nil:
+			d.r.o.Log.Error("queue cannot be read", "error", err)
+			d.wait(ctx, retryQueue)
+		}
+	}
 	return ctx.Err()
 }
 

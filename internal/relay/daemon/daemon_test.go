@@ -12,9 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/emersion/go-smtp"
 
 	"gitlab.opencode.de/pforte/pforte/hsm"
@@ -555,6 +557,35 @@ func TestAHangingDestination(t *testing.T) {
 	w.serverA.await(t, 1)
 	if took := time.Since(start); took > 4*time.Second {
 		t.Errorf("others waited %v", took)
+	}
+}
+
+// A disk that fails: no 250 for what is not stored, and the process ends, for only
+// a new one can tell what is on disk.
+func TestSickQueue(t *testing.T) {
+	w := newWorld(t)
+	var sick atomic.Bool
+	w.fs = errorfs.Wrap(w.fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if sick.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return errors.New("input/output error")
+		}
+		return nil
+	}))
+	r := w.start()
+	c := w.greeted(w.clientA)
+	c.send("<"+mailA+">", letterA("healthy"), "250", "<"+citizen+">")
+	if _, err := w.provider.Await(ctxFor(t), anyTo(citizen)); err != nil {
+		t.Fatal(err)
+	}
+	r.marks.await(t, "relayd.delivered", 1)
+	sick.Store(true)
+	c.send("<"+mailA+">", letterA("sick"), "4", "<"+citizen+">")
+	if err := <-r.done; !errors.Is(err, queue.ErrSick) {
+		t.Errorf("the daemon ended with %v", err)
+	}
+	close(r.done)
+	if n := len(w.provider.Ledger()); n != 1 {
+		t.Errorf("%d messages reached the provider", n)
 	}
 }
 
