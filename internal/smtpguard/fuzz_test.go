@@ -21,7 +21,6 @@ type witness struct {
 	mail     bool
 	rcpts    int
 	messages [][]byte
-	refuse   bool // every other recipient
 }
 
 func (w *witness) Admit(context.Context, *Peer) (Session, error) { return w, nil }
