@@ -3,12 +3,9 @@ package e2e
 import "net/netip"
 
 // The virtual networks, one per role, and who lives where on them. The box is
-// .2 on each.
+// .2 on each: tenants on 10.10.0.0/24 and fd10:10::/64, provider on
+// 10.20.0.0/24, management on 10.30.0.0/24.
 const (
-	tenantNet     = "10.10.0.0/24"
-	providerNet   = "10.20.0.0/24"
-	managementNet = "10.30.0.0/24"
-
 	tenantMAC     = "52:54:00:50:46:01"
 	providerMAC   = "52:54:00:50:46:02"
 	managementMAC = "52:54:00:50:46:03"
