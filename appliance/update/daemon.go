@@ -191,7 +191,7 @@ func (d *Daemon) applyCurrent(ctx context.Context, everything bool) {
 		}
 		d.Log.Error("configuration not applied", "try", try+1, "error", err)
 	}
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return // the note stays
 	}
 	d.mu.Lock()
