@@ -26,9 +26,10 @@ type Box struct {
 	Key     string // fingerprint of the management key, as the console showed it
 }
 
-// Boot starts a machine and waits until its management answers.
+// Boot starts a machine and waits until its management answers; ctx bounds the
+// waiting only, the machine runs until it goes off, is cut, or the world ends.
 func (w *World) Boot(ctx context.Context, m *vm.Machine) (*Box, error) {
-	if err := m.Start(ctx); err != nil {
+	if err := m.Start(w.ctx); err != nil {
 		return nil, err
 	}
 	return w.Attach(ctx, m)

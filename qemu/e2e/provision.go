@@ -20,7 +20,7 @@ func (w *World) Provision(ctx context.Context, m *vm.Machine, tell Teller) (*Box
 	if tell == nil {
 		tell = silent
 	}
-	if err := m.Start(ctx); err != nil {
+	if err := m.Start(w.ctx); err != nil { // it runs as long as the world, not as this waits
 		return nil, err
 	}
 	serial := m.Serial()

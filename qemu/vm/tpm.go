@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 )
 
@@ -23,6 +24,7 @@ func (m *Machine) startTPM(ctx context.Context) error {
 		"--tpmstate", "dir="+m.path("tpm"),
 		"--ctrl", "type=unixio,path="+m.path("tpm.sock"))
 	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {
 		return errors.Join(fmt.Errorf("vm: start TPM: %w; install the Debian package swtpm", err), log.Close())
 	}
@@ -47,6 +49,10 @@ func (m *Machine) startTPM(ctx context.Context) error {
 		}
 	}
 }
+
+// ownGroup keeps a child out of the terminal's process group: Ctrl-C is for
+// whoever runs the machine, who then switches it off in good order.
+func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 // stopTPM kills swtpm and waits for it; its state is on disk after every command.
 func (m *Machine) stopTPM() {

@@ -208,6 +208,7 @@ func (m *Machine) startQEMU(ctx context.Context) error {
 	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", m.args()...)
 	cmd.WaitDelay = exitWait
+	cmd.SysProcAttr = ownGroup()
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return errors.Join(fmt.Errorf("vm: start: %w", err), log.Close())
