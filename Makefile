@@ -13,7 +13,7 @@ setup: ## install the Debian packages that building and testing need
 	@$(GO) run ./cmd/vmrun setup
 
 run: setup ## build the box and run it before your eyes, with a provider and two tenants
-	@$(GO) run ./cmd/vmrun
+	@$(GO) build -o build/vmrun ./cmd/vmrun && build/vmrun
 
 image: setup ## build build/pforte.efi, build/pforte.img and build/manifest.json
 	@$(GO) run ./cmd/mkimage -out build
