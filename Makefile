@@ -18,7 +18,7 @@ run: setup ## build the box and run it before your eyes, with a provider and two
 image: setup ## build build/pforte.efi, build/pforte.img and build/manifest.json
 	@$(GO) run ./cmd/mkimage -out build
 
-check: ## seconds: format, vet, staticcheck, rules and unit tests
+check: ## without scenarios, seconds to two minutes: format, vet, staticcheck, rules and unit tests
 	@test -z "$$(gofmt -l cmd appliance image hsm internal qemu | tee /dev/stderr)" && $(GO) vet ./... && $(GO) tool staticcheck ./...
 	@SHORT=1 $(GO) test ./...
 
