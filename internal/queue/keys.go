@@ -3,6 +3,7 @@ package queue
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"time"
 )
 
@@ -47,6 +48,12 @@ func quarantineKey(key []byte) []byte { return append([]byte{keyQuarantine}, key
 // laneKey is the common start of a lane's due keys.
 func laneKey(tenant, hop string) string {
 	return string(keyDue) + tenant + "\x00" + hop + "\x00"
+}
+
+// laneNames is the inverse of laneKey.
+func laneNames(key string) (tenant, hop string) {
+	tenant, hop, _ = strings.Cut(strings.TrimSuffix(key[1:], "\x00"), "\x00")
+	return tenant, hop
 }
 
 // dueKey is the place of a message in its lane: by class, then due time in Unix

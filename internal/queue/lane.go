@@ -36,6 +36,18 @@ func (l *lane) add(e dueEntry) {
 	l.ready = min(l.ready, e.due)
 }
 
+// Skip reports whether a lane is to be left alone. It must be quick and must not
+// call the queue.
+type Skip func(tenant, hop string) bool
+
+func (l *lane) skipped(skip []Skip) bool {
+	if len(skip) == 0 {
+		return false
+	}
+	tenant, hop := laneNames(l.key)
+	return slices.ContainsFunc(skip, func(s Skip) bool { return s(tenant, hop) })
+}
+
 // lane returns the lane with that key. The caller holds q.mu.
 func (q *Queue) lane(key string) *lane {
 	l := q.lanes[key]
@@ -63,7 +75,10 @@ type taken struct {
 //
 // A message may be handed out a moment before its Commit returns. That is safe,
 // since Begin is durable only together with everything before it.
-func (q *Queue) Due(now time.Time, limit int) ([]*Envelope, error) {
+//
+// Lanes that any skip names are left alone, as if they were empty: the caller
+// knows that their next hop takes nothing now.
+func (q *Queue) Due(now time.Time, limit int, skip ...Skip) ([]*Envelope, error) {
 	if err := q.enter(); err != nil {
 		return nil, err
 	}
@@ -73,7 +88,7 @@ func (q *Queue) Due(now time.Time, limit int) ([]*Envelope, error) {
 
 	limit = min(limit, MaxDue)
 	var out []*Envelope
-	lanes := q.readyLanes(now)
+	lanes := q.readyLanes(now, skip)
 	for len(lanes) > 0 && len(out) < limit {
 		share := max(1, (limit-len(out))/len(lanes))
 		var more []*lane
@@ -99,12 +114,12 @@ func (q *Queue) Due(now time.Time, limit int) ([]*Envelope, error) {
 
 // readyLanes lists the lanes that may have something due, beginning behind the
 // one that was served last.
-func (q *Queue) readyLanes(now time.Time) []*lane {
+func (q *Queue) readyLanes(now time.Time, skip []Skip) []*lane {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var ready []*lane
 	for _, l := range q.lanes {
-		if l.ready <= now.UnixMilli() {
+		if l.ready <= now.UnixMilli() && !l.skipped(skip) {
 			ready = append(ready, l)
 		}
 	}
@@ -277,14 +292,16 @@ func (q *Queue) Release(ids ...ID) {
 	q.signal()
 }
 
-// NextDue is the earliest time at which Due may find something, and false if
-// nothing waits. It may be too early, never too late.
-func (q *Queue) NextDue() (time.Time, bool) {
+// NextDue is the earliest time at which Due, given the same skip, may find
+// something, and false if nothing waits. It may be too early, never too late.
+func (q *Queue) NextDue(skip ...Skip) (time.Time, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	next := int64(never)
 	for _, l := range q.lanes {
-		next = min(next, l.ready)
+		if l.ready < next && !l.skipped(skip) {
+			next = l.ready
+		}
 	}
 	if next == never {
 		return time.Time{}, false

@@ -70,6 +70,31 @@ func TestClassThenTime(t *testing.T) {
 	}
 }
 
+// Lanes whose next hop is known to take nothing cost nothing and hide nothing.
+func TestSkippedLanesAreLeftAlone(t *testing.T) {
+	q := openTest(t, vfs.NewMem())
+	now := time.Now().Truncate(time.Millisecond)
+	commitTo(t, q, "a", "provider", Urgent, now)
+	commitTo(t, q, "b", "provider", Urgent, now)
+	inbound := commitTo(t, q, "a", "tenant", Bulk, now)
+	later := now.Add(time.Hour)
+	commitTo(t, q, "b", "tenant", Bulk, later)
+	noProvider := func(_, hop string) bool { return hop == "provider" }
+	list, err := q.Due(now, 10, noProvider)
+	if err != nil || len(list) != 1 || list[0].ID != inbound {
+		t.Fatalf("due %v, %v; want only %s", list, err, inbound)
+	}
+	if next, ok := q.NextDue(noProvider); !ok || !next.Equal(later) {
+		t.Errorf("next due %v, %v; want %v", next, ok, later)
+	}
+	if list, err = q.Due(now, 10, noProvider, func(tenant, _ string) bool { return tenant == "b" }); err != nil || len(list) != 0 {
+		t.Errorf("due %v, %v; want nothing", list, err)
+	}
+	if list, err = q.Due(now, 10); err != nil || len(list) != 2 {
+		t.Errorf("due %v, %v; want both that were skipped", list, err)
+	}
+}
+
 func TestReleaseIsDueAgain(t *testing.T) {
 	q := openTest(t, vfs.NewMem())
 	now := time.Now().Truncate(time.Millisecond)
