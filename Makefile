@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 GO    := go
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench image fuzz clean
+.PHONY: help setup run test check bench image fuzz trace clean
 
 help: ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ bench: ## figures, as ratios against peers in the same run
 
 fuzz: ## run each fuzz target for FUZZTIME (default 1m)
 	@$(GO) list ./... | while read p; do $(GO) test -list '^Fuzz' $$p | grep ^Fuzz | xargs -r -n1 -I{} $(GO) test -run '^$$' -fuzz '^{}$$' -fuzztime $${FUZZTIME:-1m} $$p || exit 1; done
+
+trace: ## print which code and tests carry each clause of De-Mail's rules
+	@$(GO) run ./internal/demail/clauses/trace
 
 clean: ## remove build results (caches live in the user's cache folder)
 	@$(GO) clean ./... && rm -rf build
