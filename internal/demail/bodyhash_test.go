@@ -42,6 +42,13 @@ func TestBodyHash(t *testing.T) {
 		if !bytes.Equal(bodySum(t, in), want[:]) {
 			t.Errorf("%.20q is hashed wrongly", in)
 		}
+		digest := NewBodyDigest(sha256.New())
+		for line := range strings.SplitAfterSeq(in, "\n") {
+			_, _ = digest.Write([]byte(line))
+		}
+		if !bytes.Equal(digest.Sum(), want[:]) {
+			t.Errorf("%.20q line by line is hashed wrongly", in)
+		}
 		got, err := hashBody(sha256.New, iotest.OneByteReader(strings.NewReader(in)))
 		if err != nil || !bytes.Equal(got, want[:]) {
 			t.Errorf("%.20q byte by byte is hashed wrongly: %v", in, err)
