@@ -126,14 +126,20 @@ func (in *integrity) check(h *Header, res *Result, opt VerifyOptions) error {
 		return fmt.Errorf("%w: %w", ErrSignature, err)
 	}
 	res.Signed, res.Certificate = true, cert
-	res.Chain, err = opt.chain(cert)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrCertificate, err)
-	}
-	return nil
+	res.Chain, err = opt.Chain(cert)
+	return err
 }
 
-// chain finds a chain from cert to a root that is valid now and not revoked.
+// Chain finds a chain from cert, which must be one for signatures, to a root that
+// is valid at o.Time and not revoked; leaf first. Errors wrap ErrCertificate.
+func (o VerifyOptions) Chain(cert *x509.Certificate) ([]*x509.Certificate, error) {
+	chain, err := o.chain(cert)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	return chain, nil
+}
+
 func (o VerifyOptions) chain(cert *x509.Certificate) ([]*x509.Certificate, error) {
 	const usages = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
 	if cert.KeyUsage != 0 && cert.KeyUsage&usages == 0 {
@@ -194,6 +200,11 @@ func checkCertificateField(v string) error {
 
 // checkIntegrityField judges the form alone.
 func checkIntegrityField(v string) error {
-	_, err := parseIntegrity(Field{raw: []byte(FieldIntegrity + ": " + v), name: len(FieldIntegrity), value: len(FieldIntegrity) + 1})
+	_, err := parseIntegrity(integrityField(v))
 	return err
+}
+
+// integrityField makes a field of a bare value.
+func integrityField(v string) Field {
+	return Field{raw: []byte(FieldIntegrity + ": " + v), name: len(FieldIntegrity), value: len(FieldIntegrity) + 1}
 }
