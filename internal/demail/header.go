@@ -1,6 +1,7 @@
 package demail
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -76,10 +77,14 @@ func (h *Header) Values(name string) []string {
 
 // Remove takes out every field with one of these names and reports how many went.
 func (h *Header) Remove(names ...string) int {
+	return h.RemoveFunc(func(f Field) bool { return slices.ContainsFunc(names, f.Is) })
+}
+
+// RemoveFunc takes out every field for which gone is true and reports how many
+// went.
+func (h *Header) RemoveFunc(gone func(Field) bool) int {
 	before := len(h.fields)
-	h.fields = slices.DeleteFunc(h.fields, func(f Field) bool {
-		return slices.ContainsFunc(names, f.Is)
-	})
+	h.fields = slices.DeleteFunc(h.fields, gone)
 	return before - len(h.fields)
 }
 
@@ -135,20 +140,25 @@ func (h *Header) Size() int {
 	return n
 }
 
+// writeBuffer is all that WriteTo holds; a header may be large.
+const writeBuffer = 4 << 10
+
 // WriteTo writes the fields and the empty line behind them; fields that nobody
 // touched are byte-identical. A message that was read without that empty line is
 // written without it.
 func (h *Header) WriteTo(w io.Writer) (int64, error) {
-	buf := make([]byte, 0, h.Size())
+	b := bufio.NewWriterSize(w, min(writeBuffer, h.Size()+1))
+	n := 0
 	for _, f := range h.fields {
-		buf = append(buf, f.raw...)
+		k, _ := b.Write(f.raw) // errors are sticky: Flush tells
+		n += k
 	}
 	if !h.noEnd {
-		buf = append(buf, crlf...)
+		k, _ := b.Write(crlf)
+		n += k
 	}
-	n, err := w.Write(buf)
-	if err != nil {
-		return int64(n), fmt.Errorf("write header: %w", err)
+	if err := b.Flush(); err != nil {
+		return int64(max(0, n-b.Buffered())), fmt.Errorf("write header: %w", err)
 	}
 	return int64(n), nil
 }

@@ -1,10 +1,8 @@
 package relay
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"io"
+	"slices"
 
 	"github.com/emersion/go-smtp"
 
@@ -17,12 +15,6 @@ import (
 // incoming takes De-Mails from the provider, whose certificate the listener's TLS
 // has checked.
 type incoming struct{ r *Relay }
-
-// Attributes of an incoming message.
-const (
-	attrIntegrity = "integrity" // what its proof is: algorithm and kind
-	attrType      = "type"      // x-de-mail-message-type
-)
 
 // Admit implements smtpguard.Backend.
 func (i incoming) Admit(ctx context.Context, peer *smtpguard.Peer) (smtpguard.Session, error) {
@@ -47,19 +39,40 @@ type parcel struct {
 	tenant *tenants.Tenant
 	rcpts  []queue.Recipient
 	to     []demail.Address
-	body   *queue.Body
 }
 
-// MaxSize implements smtpguard.Sizer: some tenant takes as much.
-func (s *inSession) MaxSize() int64 { return s.r.o.Tenants.Snapshot().Largest() }
+// MaxSize implements smtpguard.Sizer: before there are recipients, what some tenant
+// takes; then what all of the message's tenants take.
+func (s *inSession) MaxSize() int64 {
+	if len(s.parcels) == 0 {
+		return s.r.o.Tenants.Snapshot().Largest()
+	}
+	limit := s.parcels[0].tenant.MaxSize
+	for _, p := range s.parcels {
+		limit = min(limit, p.tenant.MaxSize)
+	}
+	return limit
+}
 
-// Mail implements smtpguard.Session.
+// Mail implements smtpguard.Session. Any sender will do, also a provider's system
+// address or none: who it is, the provider has checked.
 func (s *inSession) Mail(from string, o *smtp.MailOptions) error {
-	if err := s.r.o.Queue.Room(max(o.Size, smtpguard.DefaultMessageBytes), 1); err != nil {
+	s.Reset()
+	if err := s.reserve(o.Size); err != nil {
+		return err
+	}
+	s.open, s.snap, s.from, s.options = true, s.r.o.Tenants.Snapshot(), from, *o
+	return nil
+}
+
+// reserve keeps room for one tenant's copy of the message.
+func (s *inSession) reserve(size int64) error {
+	if size == 0 {
+		size = s.MaxSize()
+	}
+	if err := s.r.o.Queue.Room(size, 1); err != nil {
 		return storeFault(err)
 	}
-	s.Reset()
-	s.open, s.snap, s.from, s.options = true, s.r.o.Tenants.Snapshot(), from, *o
 	return nil
 }
 
@@ -85,154 +98,51 @@ func (s *inSession) Rcpt(to string, o *smtp.RcptOptions) error {
 	if len(mail) == 0 && domain.CatchAll != "" {
 		mail = []string{domain.CatchAll}
 	}
-	if len(mail) == 0 {
+	switch {
+	case len(mail) == 0:
 		return smtpguard.Errorf(550, "5.1.1", "no such address: %s", a)
+	case len(mail) > queue.MaxRecipients:
+		return smtpguard.Errorf(550, "5.2.4", "%s stands for more than %d addresses", a, queue.MaxRecipients)
 	}
-	p, err := s.parcel(t)
-	if err != nil {
-		return err
+	return s.add(t, a, mail, o)
+}
+
+// add puts a recipient into its tenant's parcel. 452 makes the provider send the
+// rest in transactions of their own (RFC 5321 §4.5.3.1.10).
+func (s *inSession) add(t *tenants.Tenant, a demail.Address, mail []string, o *smtp.RcptOptions) error {
+	i := slices.IndexFunc(s.parcels, func(p *parcel) bool { return p.tenant == t })
+	if i < 0 {
+		switch {
+		case len(s.parcels) == maxTenantsPerMessage:
+			return smtpguard.Errorf(452, "4.5.3", "too many recipients of different tenants")
+		case len(s.parcels) > 0 && s.options.Size == 0 && t.MaxSize != s.parcels[0].tenant.MaxSize:
+			// One answer for both would be wrong for one of them if the message turned
+			// out to lie between the two.
+			return smtpguard.Errorf(452, "4.5.3", "recipients with different size limits; say SIZE, or send apart")
+		}
+		if len(s.parcels) > 0 {
+			if err := s.reserve(s.options.Size); err != nil {
+				return err
+			}
+		}
+		s.parcels = append(s.parcels, &parcel{tenant: t})
+		i = len(s.parcels) - 1
+	}
+	p := s.parcels[i]
+	if len(p.rcpts)+len(mail) > queue.MaxRecipients || len(p.to) >= queue.MaxRecipients {
+		return smtpguard.Errorf(452, "4.5.3", "too many recipients")
 	}
 	for _, m := range mail {
 		p.rcpts = addRecipient(p.rcpts, m, a.String(), o)
 	}
-	p.to = append(p.to, a)
+	if !slices.Contains(p.to, a) {
+		p.to = append(p.to, a)
+	}
 	return nil
-}
-
-// parcel returns the tenant's share of the open transaction.
-func (s *inSession) parcel(t *tenants.Tenant) (*parcel, error) {
-	for _, p := range s.parcels {
-		if p.tenant == t {
-			if len(p.rcpts) >= queue.MaxRecipients-1 {
-				return nil, smtpguard.Errorf(452, "4.5.3", "too many recipients")
-			}
-			return p, nil
-		}
-	}
-	if len(s.parcels) == maxTenantsPerMessage {
-		return nil, smtpguard.Errorf(452, "4.5.3", "too many recipients of different tenants")
-	}
-	p := &parcel{tenant: t}
-	s.parcels = append(s.parcels, p)
-	return p, nil
-}
-
-// Data implements smtpguard.Session.
-func (s *inSession) Data(r io.Reader) (string, error) {
-	if len(s.parcels) == 0 {
-		return "", smtpguard.Errorf(503, "5.5.1", "RCPT comes first")
-	}
-	defer s.abort()
-	limit, writers := int64(0), []io.Writer{}
-	for _, p := range s.parcels {
-		var err error
-		if p.body, err = s.r.o.Queue.NewBody(p.tenant.MaxSize + headroom); err != nil {
-			return "", storeFault(err)
-		}
-		writers = append(writers, p.body)
-		limit = max(limit, p.tenant.MaxSize)
-	}
-	m, err := s.take(r, io.MultiWriter(writers...))
-	if err != nil {
-		return "", err
-	}
-	return s.commit(m)
-}
-
-// taken is what is known of a message after its last byte.
-type taken struct {
-	proof    demail.Result
-	kind     string
-	eightBit bool
-	utf8     bool
-}
-
-// take stores the message as it comes and checks its integrity on the way.
-func (s *inSession) take(r io.Reader, to io.Writer) (*taken, error) {
-	br := bufio.NewReaderSize(r, readBuffer)
-	h, err := demail.ReadHeader(br, maxHeader)
-	if err != nil {
-		return nil, headerFault(err)
-	}
-	host := s.r.o.Hostname()
-	if err := loop(h, host); err != nil {
-		return nil, err
-	}
-	w := &eightBit{w: to}
-	stored := h.Clone()
-	stored.Remove(ownFields(h, host)...)
-	if _, err := stored.WriteTo(w); err != nil {
-		return nil, contentFault(err)
-	}
-	m := &taken{kind: clip(h.Get(demail.FieldMessageType), queue.MaxText), utf8: w.seen}
-	trust := s.r.o.Connection().Trust
-	body := &splitErrors{r: io.TeeReader(br, w)}
-	m.proof, err = demail.VerifyIntegrity(h, body, demail.VerifyOptions{Roots: trust.Roots, Revocation: trust.Revocation.Check})
-	switch {
-	case body.err != nil:
-		return nil, contentFault(body.err)
-	case err != nil:
-		e := smtpguard.Errorf(554, "5.7.7", "message integrity is not proved: %s", err)
-		e.Cause = err
-		return nil, e
-	}
-	m.eightBit = w.seen
-	return m, nil
-}
-
-// splitErrors keeps the error of reading apart from what its reader makes of it.
-type splitErrors struct {
-	r   io.Reader
-	err error
-}
-
-func (s *splitErrors) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
-	}
-	return n, err
-}
-
-// commit makes every parcel durable. After a failure in the middle the provider
-// sends again, and those that were stored come twice: better than not at all.
-func (s *inSession) commit(m *taken) (string, error) {
-	ids := ""
-	for _, p := range s.parcels {
-		e, err := s.envelope(p, m)
-		if err != nil {
-			return "", err
-		}
-		if err := s.r.o.Queue.Commit(s.ctx, e, p.body); err != nil {
-			return "", storeFault(err)
-		}
-		s.r.accepted(e, e.From)
-		ids += " " + string(e.ID)
-	}
-	return "accepted as" + ids, nil
-}
-
-func (s *inSession) envelope(p *parcel, m *taken) (*queue.Envelope, error) {
-	at := now()
-	trace, err := (&arrival{peer: s.peer, host: s.r.o.Hostname(), id: p.body.ID(), at: at, proof: m.proof, to: p.to}).fields()
-	if err != nil {
-		return nil, err
-	}
-	return &queue.Envelope{Tenant: p.tenant.ID, Direction: queue.In, Hop: hopTenant, Class: queue.Normal, From: s.from, Recipients: p.rcpts,
-		ENVID: s.options.EnvelopeID, RET: string(s.options.Return), EightBit: m.eightBit, UTF8: m.utf8, Received: at, Prefix: trace,
-		Attributes: map[string]string{attrIntegrity: m.proof.Algorithm.String() + " " + kindOf(m.proof), attrType: m.kind}}, nil
-}
-
-func (s *inSession) abort() {
-	for _, p := range s.parcels {
-		if p.body != nil {
-			p.body.Abort()
-		}
-	}
 }
 
 // Reset implements smtpguard.Session.
 func (s *inSession) Reset() { s.open, s.parcels = false, nil }
 
 // Close implements smtpguard.Session.
-func (s *inSession) Close() {}
+func (s *inSession) Close() { s.Reset() }

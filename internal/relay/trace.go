@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"time"
@@ -17,36 +19,87 @@ const (
 	fieldResults   = "Authentication-Results"
 )
 
-// ownFields lists the names of fields that pretend to be ours: X-Pforte-*, and all
-// of Authentication-Results if one of them carries our name (RFC 8601 §5).
+// pretends reports whether a field from outside passes for one of ours: X-Pforte-*,
+// or results whose authserv-id is our name (RFC 8601 §5).
+func pretends(f demail.Field, host string) bool {
+	if name := f.Name(); len(name) >= len(fieldPrefix) && strings.EqualFold(name[:len(fieldPrefix)], fieldPrefix) {
+		return true
+	}
+	return f.Is(fieldResults) && claims(f.Value(), host)
+}
+
+// ownFields lists the names of fields of which one pretends to be ours.
 func ownFields(h *demail.Header, host string) []string {
 	var names []string
 	for _, f := range h.Fields() {
-		switch {
-		case len(f.Name()) >= len(fieldPrefix) && strings.EqualFold(f.Name()[:len(fieldPrefix)], fieldPrefix):
-			names = append(names, f.Name())
-		case f.Is(fieldResults) && strings.EqualFold(serverOf(f.Value()), host):
+		if pretends(f, host) {
 			names = append(names, f.Name())
 		}
 	}
 	return names
 }
 
-// serverOf is the authserv-id of an Authentication-Results field (RFC 8601 §2.2).
-func serverOf(value string) string {
-	id, _, _ := strings.Cut(value, ";")
-	id, _, _ = strings.Cut(strings.TrimSpace(id), " ")
-	return id
+// claims reports whether an Authentication-Results field says that host wrote it.
+// A value whose author cannot be read counts as that of any host that it mentions:
+// another reader might be less strict.
+func claims(value, host string) bool {
+	id, ok := serverOf(value)
+	if !ok {
+		return strings.Contains(strings.ToLower(value), strings.ToLower(host))
+	}
+	return strings.EqualFold(strings.TrimSuffix(id, "."), host)
+}
+
+// serverOf is the authserv-id: a token or a quoted string, behind white space and
+// comments (RFC 8601 §2.2).
+func serverOf(value string) (id string, ok bool) {
+	sc := scanner{s: value}
+	for sc.at < len(value) {
+		switch value[sc.at] {
+		case ' ', '\t', '\r', '\n':
+			sc.at++
+			continue
+		case '(':
+			if sc.comment() != nil {
+				return "", false
+			}
+			continue
+		case '"':
+			from := sc.at + 1
+			if sc.quoted() != nil {
+				return "", false
+			}
+			return unquote(value[from : sc.at-1]), true
+		}
+		rest := value[sc.at:]
+		if n := strings.IndexAny(rest, " \t\r\n;(\""); n >= 0 {
+			rest = rest[:n]
+		}
+		return rest, rest != ""
+	}
+	return "", false
+}
+
+// unquote takes the backslashes out of a quoted string.
+func unquote(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }
 
 // arrival is what the trace of an incoming message tells.
 type arrival struct {
-	peer  *smtpguard.Peer
-	host  string
-	id    queue.ID
-	at    time.Time
-	proof demail.Result
-	to    []demail.Address
+	peer    *smtpguard.Peer
+	host    string
+	id      queue.ID
+	at      time.Time
+	results string // what was found out about the message
+	to      []demail.Address
 }
 
 // fields writes the trace, newest on top. A single recipient's De-Mail address is
@@ -65,7 +118,7 @@ func (a *arrival) fields() ([]byte, error) {
 		one = " for <" + a.to[0].String() + ">"
 	}
 	put("Received", "from %s (%s) by %s with ESMTPS id %s%s; %s", a.peer.Helo, a.peer.Remote.Addr(), a.host, a.id, one, a.at.Format(time.RFC1123Z))
-	put(fieldResults, "%s; x-de-mail-integrity=pass (%s) x-de-mail.algorithm=%s", a.host, kindOf(a.proof), a.proof.Algorithm)
+	put(fieldResults, "%s; %s", a.host, a.results)
 	if len(a.to) == 1 {
 		put(fieldRecipient, "%s", a.to[0])
 	}
@@ -77,6 +130,55 @@ func (a *arrival) fields() ([]byte, error) {
 		return nil, err
 	}
 	return []byte(strings.TrimSuffix(b.String(), "\r\n")), nil
+}
+
+// results are the resinfo of RFC 8601 §2.2 on one message, without its author.
+// The method x-de-mail-integrity is pass or fail; what a pass proves stands behind it:
+//
+//	x-de-mail.proof           signed, or hashed: nothing was changed by accident, no more
+//	x-de-mail.algorithm       a= of the integrity field
+//	x-de-mail.subject-sha256  the signing certificate's subject, hashed, in DER
+//	x-de-mail.message-type    as TR-01201-3.4 §3.1.12 spells it, or "unknown"
+func (t *taken) results() string {
+	kind := fmt.Sprintf(" x-de-mail.message-type=%q", typeText(t.kind))
+	if t.fault != nil {
+		return fmt.Sprintf("x-de-mail-integrity=fail reason=%q", plainText(reasonText(t.fault))) + kind
+	}
+	s := fmt.Sprintf("x-de-mail-integrity=pass (%s) x-de-mail.algorithm=%q", kindOf(t.proof), t.proof.Algorithm)
+	if t.proof.Signed {
+		sum := sha256.Sum256(t.proof.Certificate.RawSubject)
+		s += " x-de-mail.proof=signed x-de-mail.subject-sha256=" + hex.EncodeToString(sum[:])
+	} else {
+		s += " x-de-mail.proof=hashed"
+	}
+	return s + kind
+}
+
+// typeText keeps what the guideline knows, so that nothing from outside stands in
+// a field of ours.
+func typeText(kind string) string {
+	if _, known := demail.MessageType(kind).Class(); !known {
+		return "unknown"
+	}
+	return kind
+}
+
+// reasonText is why a message's integrity is not proved.
+func reasonText(err error) string {
+	return strings.TrimPrefix(err.Error(), "verify integrity: ")
+}
+
+// maxReason bounds a reason in a field, in bytes.
+const maxReason = 200
+
+// plainText makes s fit between quotation marks.
+func plainText(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '"' || r == '\\' {
+			return '?'
+		}
+		return r
+	}, clip(s, maxReason))
 }
 
 func kindOf(r demail.Result) string {

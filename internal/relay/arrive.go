@@ -1,0 +1,185 @@
+package relay
+
+import (
+	"bufio"
+	"crypto/x509"
+	"errors"
+	"io"
+
+	"gitlab.opencode.de/pforte/pforte/internal/demail"
+	"gitlab.opencode.de/pforte/pforte/internal/dmda"
+	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
+)
+
+// Attributes of an incoming message.
+const (
+	attrIntegrity = "integrity" // what its proof is: algorithm and kind
+	attrType      = "type"      // x-de-mail-message-type
+)
+
+// Data implements smtpguard.Session.
+func (s *inSession) Data(r io.Reader) (string, error) {
+	if len(s.parcels) == 0 {
+		return "", smtpguard.Errorf(503, "5.5.1", "RCPT comes first")
+	}
+	body, err := s.r.o.Queue.NewBody(s.MaxSize() + headroom)
+	if err != nil {
+		return "", storeFault(err)
+	}
+	defer body.Abort()
+	m, err := s.take(r, body)
+	if err != nil {
+		return "", err
+	}
+	if m.fault != nil {
+		e := smtpguard.Errorf(554, "5.7.7", "message integrity is not proved: %s", reasonText(m.fault))
+		e.Cause = m.fault
+		return "", e
+	}
+	return s.commit(m, body)
+}
+
+// taken is what is known of a message after its last byte.
+type taken struct {
+	proof    demail.Result
+	fault    error // why there is no proof
+	kind     string
+	eightBit bool
+	utf8     bool
+}
+
+// take stores the message as it comes and checks its integrity on the way. What
+// cannot be checked now is no verdict, but for later.
+func (s *inSession) take(r io.Reader, to *queue.Body) (*taken, error) {
+	br := bufio.NewReaderSize(r, readBuffer)
+	h, err := demail.ReadHeader(br, maxHeader)
+	if err != nil {
+		return nil, headerFault(err)
+	}
+	host := s.r.o.Hostname()
+	if err := loop(h, host); err != nil {
+		return nil, err
+	}
+	w := &eightBit{w: to}
+	stored := h.Clone()
+	stored.RemoveFunc(func(f demail.Field) bool { return pretends(f, host) })
+	if _, err := stored.WriteTo(w); err != nil {
+		return nil, contentFault(err)
+	}
+	m := &taken{kind: clip(h.Get(demail.FieldMessageType), queue.MaxText), utf8: w.seen}
+	trust := s.r.o.Connection().Trust
+	asked := &revocation{check: trust.Revocation.Check}
+	body := &splitErrors{r: io.TeeReader(br, w)}
+	m.proof, m.fault = demail.VerifyIntegrity(h, body, demail.VerifyOptions{Roots: trust.Roots, Revocation: asked.of})
+	switch {
+	case body.err != nil:
+		return nil, contentFault(body.err)
+	case m.fault != nil && asked.unknown != nil:
+		return nil, notNow(asked.unknown)
+	}
+	m.eightBit = w.seen
+	return m, nil
+}
+
+// revocation tells a certificate that is revoked from one of which that could not
+// be learned.
+type revocation struct {
+	check   func(certificate, issuer *x509.Certificate) error
+	unknown error
+}
+
+func (r *revocation) of(certificate, issuer *x509.Certificate) error {
+	err := r.check(certificate, issuer)
+	if err != nil && !errors.Is(err, dmda.ErrRevoked) {
+		r.unknown = err
+	}
+	return err
+}
+
+// notNow answers that a signature cannot be checked at the moment.
+func notNow(cause error) error {
+	e := smtpguard.Errorf(451, "4.7.7", "the signature cannot be checked at the moment, please try again later")
+	e.Cause = cause
+	return e
+}
+
+// splitErrors keeps the error of reading apart from what its reader makes of it.
+type splitErrors struct {
+	r   io.Reader
+	err error
+}
+
+func (s *splitErrors) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// commit makes every parcel durable, one after the other, each from the one body
+// that came in: only one copy is open at a time. After a failure in the middle the
+// provider sends again, and those that were stored come twice: better than not at
+// all.
+func (s *inSession) commit(m *taken, body *queue.Body) (string, error) {
+	ids := ""
+	for i, p := range s.parcels {
+		mine := body
+		if i < len(s.parcels)-1 {
+			var err error
+			if mine, err = s.r.copyOf(body); err != nil {
+				return "", storeFault(err)
+			}
+		}
+		id, err := s.store(p, m, mine)
+		if err != nil {
+			return "", err
+		}
+		ids += " " + string(id)
+	}
+	return "accepted as" + ids, nil
+}
+
+// store makes one parcel durable.
+func (s *inSession) store(p *parcel, m *taken, body *queue.Body) (queue.ID, error) {
+	defer body.Abort()
+	e, err := s.envelope(p, m, body.ID())
+	if err != nil {
+		return "", err
+	}
+	if err := s.r.o.Queue.Commit(s.ctx, e, body); err != nil {
+		return "", storeFault(err)
+	}
+	s.r.accepted(e, e.From)
+	return e.ID, nil
+}
+
+// copyOf writes what a body holds into another one, in small pieces.
+func (r *Relay) copyOf(body *queue.Body) (*queue.Body, error) {
+	from, err := body.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer from.Close()
+	to, err := r.o.Queue.NewBody(body.Size())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(to, from); err != nil {
+		to.Abort()
+		return nil, err
+	}
+	return to, nil
+}
+
+func (s *inSession) envelope(p *parcel, m *taken, id queue.ID) (*queue.Envelope, error) {
+	at := now()
+	trace, err := (&arrival{peer: s.peer, host: s.r.o.Hostname(), id: id, at: at, results: m.results(), to: p.to}).fields()
+	if err != nil {
+		return nil, err
+	}
+	return &queue.Envelope{Tenant: p.tenant.ID, Direction: queue.In, Hop: hopTenant, Class: queue.Normal, From: s.from, Recipients: p.rcpts,
+		ENVID: s.options.EnvelopeID, RET: string(s.options.Return), EightBit: m.eightBit, UTF8: m.utf8, Received: at, Prefix: trace,
+		Attributes: map[string]string{attrIntegrity: m.proof.Algorithm.String() + " " + kindOf(m.proof), attrType: m.kind}}, nil
+}
