@@ -34,7 +34,7 @@ require (
 	github.com/ulikunitz/xz v0.5.15 // Debian's kernel modules are packed with xz
 	github.com/vishvananda/netlink v1.3.1 // links, addresses, routes, bonds, VLANs
 	go.yaml.in/yaml/v3 v3.0.6 // the configuration document, with line numbers for faults
-	golang.org/x/crypto v0.58.0 // ASN.1 of Authenticode and PKCS#7 (cryptobyte)
+	golang.org/x/crypto v0.58.0 // ASN.1 of Authenticode and PKCS#7 (cryptobyte); argon2id for secrets of systems that log in
 	golang.org/x/mod v0.42.0 // go.mod for the rules; versions of releases in order
 	golang.org/x/net v0.62.0 // ICMP for tests of the packet filter; a bound on connections in the simulated provider
 	golang.org/x/sys v0.49.0 // system calls that the standard library does not have

@@ -78,6 +78,11 @@ func (b *builder) provider(doc *config.Document, ifc *config.Interface) {
 	for _, link := range doc.Provider.CRL {
 		ports.addURL(link)
 	}
+	for _, a := range doc.Provider.SignatureAuthorities {
+		for _, link := range a.CRL {
+			ports.addURL(link)
+		}
+	}
 	b.peers(ports, Rule{Out: ifc.Name, User: relayd(), Protocol: TCP, Verdict: Accept})
 }
 

@@ -89,6 +89,7 @@ func (c *checker) document() {
 	}
 	c.network()
 	c.management()
+	c.relay()
 	c.provider()
 	c.tenants()
 }

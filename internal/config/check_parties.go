@@ -118,14 +118,45 @@ func (c *checker) provider() {
 	c.names("provider.serverNames", p.ServerNames, true)
 	c.names("provider.clientNames", p.ClientNames, true)
 	c.names("provider.domains", p.Domains, true)
-	for i, link := range p.CRL {
-		path := at("provider.crl", i)
+	c.lists("provider.crl", p.CRL)
+	c.signatureAuthorities()
+}
+
+// lists checks the URLs of revocation lists.
+func (c *checker) lists(path string, links []string) {
+	if n := len(links); n > maxNames {
+		c.fault(path, "use fewer", "%d lists, more than %d", n, maxNames)
+		return
+	}
+	for i, link := range links {
 		host, wrong := webHost(link)
 		if link != "" && wrong != "" {
-			c.fault(path, "write it as http://crl.provider.example/ca.crl", "%s %s", quote(link), wrong)
+			c.fault(at(path, i), "write it as http://crl.provider.example/ca.crl", "%s %s", quote(link), wrong)
 		} else if link != "" {
-			c.host(path, host, RoleProvider)
+			c.host(at(path, i), host, RoleProvider)
 		}
+	}
+}
+
+// signatureAuthorities checks who else may sign De-Mails.
+func (c *checker) signatureAuthorities() {
+	const list = "provider.signatureAuthorities"
+	all := c.doc.Provider.SignatureAuthorities
+	if n := len(all); n > maxNames {
+		c.fault(list, "use fewer", "%d authorities, more than %d", n, maxNames)
+		return
+	}
+	names := map[string]string{}
+	for i, a := range all {
+		p := at(list, i)
+		if !c.missing(p+".name", a.Name, "name the provider that it belongs to") {
+			if !isPrintable(a.Name) {
+				c.fault(p+".name", fmt.Sprintf("write one line of at most %d bytes", maxName), "the name is too long or not printable")
+			}
+			c.claim(names, a.Name, p+".name", "give each authority its own name", "authority")
+		}
+		c.authority(p+".ca", a.CA)
+		c.lists(p+".crl", a.CRL)
 	}
 }
 

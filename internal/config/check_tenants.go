@@ -1,7 +1,6 @@
 package config
 
 import (
-	"encoding/hex"
 	"fmt"
 	"strings"
 	"unicode"
@@ -15,11 +14,14 @@ const (
 	defaultMaxSize = 64 << 20
 )
 
-const maxName = 200 // bytes of a name for people
+const (
+	maxName = 200       // bytes of a name for people
+	maxRate = 1_000_000 // of any of Rates
+)
 
 // claims is what belongs to one tenant only, with the path of who has it.
 type claims struct {
-	id, domain, mail, deMail, client map[string]string
+	id, domain, mail, deMail, client, user map[string]string
 }
 
 func (c *checker) tenants() {
@@ -30,7 +32,7 @@ func (c *checker) tenants() {
 		c.fault("tenants", "use a second box", "%d tenants, more than %d", n, MaxTenants)
 		return
 	}
-	k := &claims{map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}}
+	k := &claims{map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}}
 	for i := range c.doc.Tenants {
 		c.tenant(k, at("tenants", i), &c.doc.Tenants[i])
 	}
@@ -64,12 +66,31 @@ func (c *checker) tenant(k *claims, path string, t *Tenant) {
 	if t.MaxSize != 0 && (t.MaxSize < minMaxSize || t.MaxSize > maxMaxSize) {
 		c.fault(path+".maxSize", fmt.Sprintf("choose %d to %d bytes, or leave it out for %d", minMaxSize, maxMaxSize, defaultMaxSize), "%d bytes are out of bounds", t.MaxSize)
 	}
+	switch t.Integrity {
+	case "", IntegrityRefuse, IntegrityQuarantine, IntegrityMark:
+	default:
+		c.fault(path+".integrity", "write refuse, quarantine or mark", "there is no policy %s", quote(t.Integrity))
+	}
+	c.rates(path+".rates", t.Rates)
 	sends, receives := c.domains(k, path, t)
 	c.account(path, t)
 	c.mail(path+".postmaster", t.Postmaster)
 	c.clients(k, path, t, sends)
+	c.options(path, t)
 	c.mappings(k, path, t)
 	c.inbound(path+".inbound", &t.Inbound, receives)
+}
+
+// rates checks the bounds of what a tenant may hand in.
+func (c *checker) rates(path string, r Rates) {
+	for _, v := range []struct {
+		key   string
+		value int
+	}{{"connections", r.Connections}, {"messagesPerMinute", r.MessagesPerMinute}, {"recipientsPerMinute", r.RecipientsPerMinute}} {
+		if v.value > maxRate {
+			c.fault(path+"."+v.key, "leave it out for no limit of the tenant's own", "%d is more than %d", v.value, maxRate)
+		}
+	}
 }
 
 func isPrintable(s string) bool {
@@ -177,61 +198,6 @@ func (c *checker) mail(path, address string) bool {
 	return true
 }
 
-func (c *checker) clients(k *claims, path string, t *Tenant, sends bool) {
-	list := path + ".clients"
-	if sends && len(t.Clients) == 0 {
-		c.fault(list, "describe the system that hands in mail, or set every domain to receive", "no client may send for this tenant")
-	}
-	names := map[string]string{}
-	for i, cl := range t.Clients {
-		p := at(list, i)
-		if !c.missing(p+".name", cl.Name, "name the system") {
-			if !isPrintable(cl.Name) {
-				c.fault(p+".name", fmt.Sprintf("write one line of at most %d bytes", maxName), "the name is too long or not printable")
-			}
-			c.claim(names, cl.Name, p+".name", "give each client its own name", "client")
-		}
-		c.client(k, p, cl)
-		c.prefixes(p+".networks", cl.Networks)
-	}
-}
-
-// client checks by what a client is known. No two clients of the box may be
-// known by the same thing: it decides for which tenant mail is taken.
-func (c *checker) client(k *claims, path string, cl Client) {
-	const same = "give each system its own certificate"
-	if !c.sound(path) {
-		return
-	}
-	if cl.Fingerprint != "" {
-		if cl.CA != "" || len(cl.Names) > 0 {
-			c.fault(path, "keep fingerprint, or keep ca and names", "both a fingerprint and an authority are given")
-		}
-		if raw, err := hex.DecodeString(cl.Fingerprint); err != nil || len(raw) != 32 || strings.ToLower(cl.Fingerprint) != cl.Fingerprint {
-			c.fault(path+".fingerprint", "write the SHA-256 of the certificate as 64 lower-case hex digits", "%s is no fingerprint", quote(cl.Fingerprint))
-			return
-		}
-		c.claim(k.client, cl.Fingerprint, path+".fingerprint", same, "fingerprint")
-		return
-	}
-	if cl.CA == "" && len(cl.Names) == 0 {
-		c.fault(path, "give fingerprint, or ca and names", "nothing says by which certificate the client is known")
-		return
-	}
-	prints := c.authority(path+".ca", cl.CA)
-	c.names(path+".names", cl.Names, true)
-	for _, print := range prints {
-		for i, name := range cl.Names {
-			key := hex.EncodeToString(print[:]) + " " + name
-			if first, ok := k.client[key]; ok && !strings.HasPrefix(first, path+".") {
-				c.fault(at(path+".names", i), same, "the same authority and name %q already stand at %s", name, first)
-			} else if !ok {
-				k.client[key] = at(path+".names", i)
-			}
-		}
-	}
-}
-
 // mappings checks that each address of either side stands once in the box.
 func (c *checker) mappings(k *claims, path string, t *Tenant) {
 	const once = "keep one mapping for each address"
@@ -243,34 +209,10 @@ func (c *checker) mappings(k *claims, path string, t *Tenant) {
 		if !c.missing(p+".deMail", m.DeMail, "give the De-Mail address") && c.deMail(p+".deMail", path, m.DeMail, t) {
 			c.claim(k.deMail, m.DeMail, p+".deMail", once, "De-Mail address")
 		}
-	}
-}
-
-func (c *checker) inbound(path string, in *Inbound, receives bool) {
-	if len(in.Servers) == 0 {
-		if receives {
-			c.fault(path+".servers", "give the tenant's mail server, or set every domain to send", "there is nowhere to deliver De-Mails to")
+		switch m.Direction {
+		case "", DirectionBoth, DirectionSend, DirectionReceive:
+		default:
+			c.fault(p+".direction", "write both, send or receive", "there is no direction %s", quote(string(m.Direction)))
 		}
-		if in.CA == "" && len(in.Names) == 0 {
-			return
-		}
-	}
-	c.authority(path+".ca", in.CA)
-	c.names(path+".names", in.Names, false)
-	seen := map[string]string{}
-	for i, s := range in.Servers {
-		p := at(path+".servers", i)
-		if s.TLS != "" && s.TLS != TLSStart && s.TLS != TLSImplicit {
-			c.fault(p+".tls", "write starttls or implicit; there is no delivery without TLS", "there is no TLS mode %s", quote(s.TLS))
-		}
-		if c.missing(p+".host", s.Host, "give the name or address of the server") {
-			continue
-		}
-		if !isHost(s.Host) {
-			c.fault(p+".host", "write a name such as mail.gemeinde.example, or an address", "%s is no host", quote(s.Host))
-			continue
-		}
-		c.host(p+".host", s.Host, RoleTenant)
-		c.claim(seen, fmt.Sprintf("%s:%d", s.Host, s.resolvedPort()), p+".host", "name each server once", "server")
 	}
 }

@@ -142,6 +142,8 @@ func (d *decoder) value(path string, n *yaml.Node, v reflect.Value) {
 		d.sequence(path, n, v)
 	case reflect.String:
 		d.str(path, n, v)
+	case reflect.Bool:
+		d.truth(path, n, v)
 	default:
 		d.number(path, n, v)
 	}
@@ -253,7 +255,16 @@ func (d *decoder) str(path string, n *yaml.Node, v reflect.Value) {
 	v.SetString(n.Value)
 }
 
-// text decodes the types that parse themselves: addresses and prefixes.
+// truth takes true and false, spelt so: YAML 1.1 knows twenty other spellings.
+func (d *decoder) truth(path string, n *yaml.Node, v reflect.Value) {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || (n.Value != "true" && n.Value != "false") {
+		d.fault(n.Line, path, "write true or false", "%s stands where true or false belongs", kindName(n))
+		return
+	}
+	v.SetBool(n.Value == "true")
+}
+
+// text decodes the types that parse themselves: addresses, prefixes, durations.
 func (d *decoder) text(path string, n *yaml.Node, v reflect.Value) {
 	if !d.scalar(path, n) {
 		return
@@ -263,11 +274,14 @@ func (d *decoder) text(path string, n *yaml.Node, v reflect.Value) {
 		return
 	}
 	v.SetZero()
-	if v.Type() == prefixType {
+	switch v.Type() {
+	case prefixType:
 		d.fault(n.Line, path, "write an address and a prefix length, such as 10.10.0.2/24 or fd10:10::2/64", "%s is no network prefix", quote(n.Value))
-		return
+	case durationType:
+		d.fault(n.Line, path, "write a number and its unit, such as 90m or 48h", "%s is no duration", quote(n.Value))
+	default:
+		d.fault(n.Line, path, "write an address such as 10.10.0.2 or fd10:10::2", "%s is no IP address", quote(n.Value))
 	}
-	d.fault(n.Line, path, "write an address such as 10.10.0.2 or fd10:10::2", "%s is no IP address", quote(n.Value))
 }
 
 // number takes plain decimal digits only: no signs, hex, octal or underscores.

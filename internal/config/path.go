@@ -11,7 +11,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-var prefixType = reflect.TypeFor[netip.Prefix]()
+var (
+	prefixType   = reflect.TypeFor[netip.Prefix]()
+	durationType = reflect.TypeFor[Duration]()
+)
 
 // maxQuoted bounds how much of a wrong value a fault repeats, in bytes.
 const maxQuoted = 80

@@ -1,6 +1,19 @@
 package config
 
-import "gitlab.opencode.de/pforte/pforte/internal/layout"
+import (
+	"time"
+
+	"gitlab.opencode.de/pforte/pforte/internal/layout"
+)
+
+// What holds if the document says nothing about Relay: 48 hours as RFC 5321
+// §4.5.4.1 suggests at the lower end, notices well before the provider's own limit of 4 h
+// (TR-01201 part 3).
+const (
+	defaultGiveUp = Duration(48 * time.Hour)
+	firstNotice   = Duration(time.Hour)
+	secondNotice  = Duration(3 * time.Hour)
+)
 
 // TLS modes of a Server.
 const (
@@ -17,6 +30,10 @@ func (d *Document) resolve() {
 	}
 	if d.Provider.Port == 0 {
 		d.Provider.Port = layout.PortProvider
+	}
+	d.Relay.GiveUp = orDefault(d.Relay.GiveUp, defaultGiveUp)
+	if len(d.Relay.DelayNotices) == 0 {
+		d.Relay.DelayNotices = []Duration{firstNotice, secondNotice}
 	}
 	for i := range d.Tenants {
 		d.Tenants[i].resolve()
@@ -50,6 +67,13 @@ func (t *Tenant) resolve() {
 	t.MaxSize = orDefault(t.MaxSize, defaultMaxSize)
 	for i := range t.Domains {
 		t.Domains[i].Direction = orDefault(t.Domains[i].Direction, DirectionBoth)
+	}
+	t.Integrity = orDefault(t.Integrity, IntegrityRefuse)
+	for i := range t.Clients {
+		t.Clients[i].Class = orDefault(t.Clients[i].Class, ClassNormal)
+	}
+	for i := range t.Mappings {
+		t.Mappings[i].Direction = orDefault(t.Mappings[i].Direction, DirectionBoth)
 	}
 	for i := range t.Inbound.Servers {
 		s := &t.Inbound.Servers[i]

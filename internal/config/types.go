@@ -11,6 +11,7 @@ type Document struct {
 	Box        string     `yaml:"box,omitempty"`     // name of the box, a DNS label, shown everywhere
 	Network    Network    `yaml:"network,omitempty"`
 	Management Management `yaml:"management,omitempty"`
+	Relay      Relay      `yaml:"relay,omitempty"`
 	Provider   Provider   `yaml:"provider,omitempty"`
 	Tenants    []Tenant   `yaml:"tenants,omitempty"`
 }
@@ -97,6 +98,14 @@ type Updates struct {
 	Owner  string `yaml:"owner,omitempty"`
 }
 
+// Relay says how long mail is tried. DelayNotices are the ages of a message at
+// which its sender is told that it still waits (1h and 3h if left out, none with
+// a single 0s); after GiveUp (48h) it goes back.
+type Relay struct {
+	DelayNotices []Duration `yaml:"delayNotices,omitempty"`
+	GiveUp       Duration   `yaml:"giveUp,omitempty"`
+}
+
 // Provider is the De-Mail provider (DMDA) behind the box.
 type Provider struct {
 	Name        string   `yaml:"name,omitempty"`        // the provider's own domain, home of its system addresses
@@ -107,42 +116,112 @@ type Provider struct {
 	ClientNames []string `yaml:"clientNames,omitempty"` // DNS names, one of which the provider's client certificate must carry when it pushes to us
 	Domains     []string `yaml:"domains,omitempty"`     // De-Mail domains: an address in one of them or below is a De-Mail address
 	CRL         []string `yaml:"crl,omitempty"`         // URLs of the revocation lists of CA, DER or PEM; empty: none is asked, and the health says so
+
+	SignatureAuthorities []SignatureAuthority `yaml:"signatureAuthorities,omitempty"`
 }
 
-// Direction of a tenant's domain.
+// SignatureAuthority is an authority besides the provider's own whose
+// certificates may sign De-Mails: that of another provider.
+type SignatureAuthority struct {
+	Name string   `yaml:"name,omitempty"`
+	CA   string   `yaml:"ca,omitempty"`  // PEM
+	CRL  []string `yaml:"crl,omitempty"` // URLs of its revocation lists, as Provider.CRL
+}
+
+// Direction of a tenant's domain or of a mapping.
 type Direction string
 
-// Directions.
+// Directions. DirectionNone is for mappings only.
 const (
 	DirectionBoth    Direction = "both"
 	DirectionSend    Direction = "send"
 	DirectionReceive Direction = "receive"
+	DirectionNone    Direction = "none"
 )
 
 // Tenant is one authority with its De-Mail account.
 type Tenant struct {
-	ID         string    `yaml:"id,omitempty"`         // a DNS label
-	Name       string    `yaml:"name,omitempty"`       // name of the account's holder
-	Account    string    `yaml:"account,omitempty"`    // De-Mail address of the account
-	Postmaster string    `yaml:"postmaster,omitempty"` // e-mail address that gets what nobody else can get
-	Language   string    `yaml:"language,omitempty"`   // "de" (default) or "en"
-	MaxSize    int64     `yaml:"maxSize,omitempty"`    // bytes of a message, 0 means 64 MiB
-	Clients    []Client  `yaml:"clients,omitempty"`
-	Domains    []Domain  `yaml:"domains,omitempty"`
-	Mappings   []Mapping `yaml:"mappings,omitempty"`
-	Inbound    Inbound   `yaml:"inbound,omitempty"`
+	ID           string            `yaml:"id,omitempty"`           // a DNS label
+	Name         string            `yaml:"name,omitempty"`         // name of the account's holder
+	Account      string            `yaml:"account,omitempty"`      // De-Mail address of the account
+	Postmaster   string            `yaml:"postmaster,omitempty"`   // e-mail address that gets what nobody else can get
+	Language     string            `yaml:"language,omitempty"`     // "de" (default) or "en"
+	MaxSize      int64             `yaml:"maxSize,omitempty"`      // bytes of a message, 0 means 64 MiB
+	Integrity    string            `yaml:"integrity,omitempty"`    // what happens to a De-Mail whose proof of integrity fails: "refuse" (default), "quarantine" or "mark"
+	KeepReceived bool              `yaml:"keepReceived,omitempty"` // leave internal Received fields in what goes out
+	Rates        Rates             `yaml:"rates,omitempty"`
+	Clients      []Client          `yaml:"clients,omitempty"`
+	Domains      []Domain          `yaml:"domains,omitempty"`
+	Options      []DispatchDefault `yaml:"options,omitempty"`
+	Keywords     []Keyword         `yaml:"keywords,omitempty"`
+	Mappings     []Mapping         `yaml:"mappings,omitempty"`
+	Inbound      Inbound           `yaml:"inbound,omitempty"`
 }
 
-// Client is a system of the tenant that may hand in mail: a client certificate
-// that chains to CA and carries one of Names, or one with exactly Fingerprint
-// (SHA-256 of the DER certificate, 64 hex digits). Networks narrows it further.
+// Policies of Tenant.Integrity.
+const (
+	IntegrityRefuse     = "refuse"
+	IntegrityQuarantine = "quarantine"
+	IntegrityMark       = "mark"
+)
+
+// Rates bounds what a tenant's systems together may hand in; 0 is no limit of
+// the tenant's own.
+type Rates struct {
+	Connections         int `yaml:"connections,omitempty"`
+	MessagesPerMinute   int `yaml:"messagesPerMinute,omitempty"`
+	RecipientsPerMinute int `yaml:"recipientsPerMinute,omitempty"`
+}
+
+// Dispatch options by the names that stand in DispatchDefault.Ask and Keyword.Ask.
+const (
+	AskDispatch      = "confirm-dispatch"
+	AskReceipt       = "confirm-receipt"
+	AskRetrieve      = "confirm-retrieve" // needs AskPrivate
+	AskPrivate       = "private"
+	AskAuthoritative = "authoritative"
+)
+
+// DispatchDefault is what a sender asks for whose message says nothing about
+// dispatch options. Sender is an e-mail or De-Mail address, "*@domain", or "*";
+// an exact address counts before a domain, a domain before "*". An empty Ask asks for nothing.
+type DispatchDefault struct {
+	Sender string   `yaml:"sender,omitempty"`
+	Ask    []string `yaml:"ask,omitempty"`
+}
+
+// Keyword in a subject asks for dispatch options.
+type Keyword struct {
+	Text string   `yaml:"text,omitempty"`
+	Ask  []string `yaml:"ask,omitempty"`
+}
+
+// Client is a system of the tenant that may hand in mail. It proves itself by a
+// client certificate that chains to CA and carries one of Names, by one with
+// exactly Fingerprint (SHA-256 of the DER certificate, 64 hex digits), or by User
+// and Secret from one of Networks. Networks narrows a certificate, too.
+//
+// With Application it is a line-of-business application (Fachverfahren) and must
+// name its Senders.
 type Client struct {
 	Name        string         `yaml:"name,omitempty"`
 	CA          string         `yaml:"ca,omitempty"`
 	Names       []string       `yaml:"names,omitempty"`
 	Fingerprint string         `yaml:"fingerprint,omitempty"`
+	User        string         `yaml:"user,omitempty"`   // for SMTP AUTH; unique on the box
+	Secret      string         `yaml:"secret,omitempty"` // its hash: $argon2id$v=19$m=…,t=…,p=…$salt$hash
 	Networks    []netip.Prefix `yaml:"networks,omitempty"`
+	Application bool           `yaml:"application,omitempty"`
+	Senders     []string       `yaml:"senders,omitempty"` // addresses or "*@domain", e-mail or De-Mail; empty means all of the tenant's
+	Class       string         `yaml:"class,omitempty"`   // "urgent", "normal" (default) or "bulk"
 }
+
+// Priority classes of a Client.
+const (
+	ClassUrgent = "urgent"
+	ClassNormal = "normal"
+	ClassBulk   = "bulk"
+)
 
 // Domain is a De-Mail domain of the tenant: exactly this one, not those below
 // it, which may belong to others. CatchAll, if set, is the e-mail
@@ -154,10 +233,11 @@ type Domain struct {
 }
 
 // Mapping ties an e-mail address of the tenant to one of its De-Mail
-// addresses, both ways.
+// addresses, in the direction given (both if left out).
 type Mapping struct {
-	Mail   string `yaml:"mail,omitempty"`
-	DeMail string `yaml:"deMail,omitempty"`
+	Mail      string    `yaml:"mail,omitempty"`
+	DeMail    string    `yaml:"deMail,omitempty"`
+	Direction Direction `yaml:"direction,omitempty"`
 }
 
 // Inbound says where the tenant's De-Mails go.
@@ -167,10 +247,16 @@ type Inbound struct {
 	Names   []string `yaml:"names,omitempty"` // DNS names, one of which the certificate must carry; empty means the server's Host
 }
 
-// Server is one next hop, tried in order. TLS is "starttls" (default, and
-// required) or "implicit".
+// Server is one next hop. TLS is "starttls" (default, and required) or
+// "implicit". A lower Order is tried first; within one order servers share by
+// Weight (as SRV records do, RFC 2782).
 type Server struct {
-	Host string `yaml:"host,omitempty"`
-	Port uint16 `yaml:"port,omitempty"` // 0 means 25 with starttls, 465 with implicit
-	TLS  string `yaml:"tls,omitempty"`
+	Host        string   `yaml:"host,omitempty"`
+	Port        uint16   `yaml:"port,omitempty"` // 0 means 25 with starttls, 465 with implicit
+	TLS         string   `yaml:"tls,omitempty"`
+	Order       int      `yaml:"order,omitempty"`
+	Weight      int      `yaml:"weight,omitempty"`
+	Fingerprint string   `yaml:"fingerprint,omitempty"` // SHA-256 of its certificate in hex, instead of authority and names
+	Names       []string `yaml:"names,omitempty"`       // instead of Inbound.Names
+	Fallback    bool     `yaml:"fallback,omitempty"`    // only when no other server takes mail
 }

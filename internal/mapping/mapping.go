@@ -27,10 +27,21 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 )
 
-// Entry ties an e-mail address to a De-Mail address, both ways.
+// Direction says what an entry is for.
+type Direction uint8
+
+// Directions.
+const (
+	Both    Direction = iota
+	Send              // the e-mail address sends as the De-Mail address, and gets nothing
+	Receive           // the e-mail address gets what comes to the De-Mail address, and cannot send
+)
+
+// Entry ties an e-mail address to a De-Mail address.
 type Entry struct {
-	Mail   string
-	DeMail demail.Address
+	Mail      string
+	DeMail    demail.Address
+	Direction Direction
 }
 
 // Table answers look-ups. The zero Table holds nothing.
@@ -52,12 +63,18 @@ func New(entries []Entry) (*Table, error) {
 			faults = append(faults, fmt.Errorf("mapping %d: an address is missing", i+1))
 			continue
 		}
-		if other, taken := t.out[mail]; taken {
+		if other, taken := t.out[mail]; taken && e.Direction != Receive {
 			faults = append(faults, fmt.Errorf("mapping %d: %w: %s to %s and %s", i+1, ErrAmbiguous, mail, other, e.DeMail))
 			continue
 		}
-		t.out[mail] = e.DeMail
-		t.in[e.DeMail] = append(t.in[e.DeMail], mail)
+		if e.Direction != Receive {
+			t.out[mail] = e.DeMail
+		}
+		if e.Direction != Send {
+			t.in[e.DeMail] = append(t.in[e.DeMail], mail)
+		} else if t.in[e.DeMail] == nil {
+			t.in[e.DeMail] = []string{}
+		}
 	}
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
@@ -76,7 +93,7 @@ func (t *Table) DeMail(mail string) (demail.Address, bool) {
 func (t *Table) Mail(a demail.Address) []string { return t.in[a] }
 
 // Has reports whether a is the De-Mail side of an entry.
-func (t *Table) Has(a demail.Address) bool { return len(t.in[a]) > 0 }
+func (t *Table) Has(a demail.Address) bool { return t.in[a] != nil }
 
 // Len is the number of e-mail addresses.
 func (t *Table) Len() int { return len(t.out) }

@@ -21,9 +21,9 @@ func deMail(t testing.TB, s string) demail.Address {
 func TestTable(t *testing.T) {
 	office := deMail(t, "poststelle@gemeinde-a.de-mail.example")
 	table, err := New([]Entry{
-		{"Poststelle@Gemeinde-A.example", office},
-		{"buero@gemeinde-a.example", office},
-		{"bauamt@gemeinde-a.example", deMail(t, "bauamt@gemeinde-a.de-mail.example")},
+		{"Poststelle@Gemeinde-A.example", office, Both},
+		{"buero@gemeinde-a.example", office, Both},
+		{"bauamt@gemeinde-a.example", deMail(t, "bauamt@gemeinde-a.de-mail.example"), Both},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func TestTable(t *testing.T) {
 
 func TestAllFaultsAtOnce(t *testing.T) {
 	a, b := deMail(t, "a@x.de-mail.example"), deMail(t, "b@x.de-mail.example")
-	table, err := New([]Entry{{"one@x.example", a}, {"ONE@x.example", b}, {"", a}, {"two@x.example", demail.Address{}}})
+	table, err := New([]Entry{{"one@x.example", a, Both}, {"ONE@x.example", b, Both}, {"", a, Both}, {"two@x.example", demail.Address{}, Both}})
 	if table != nil || !errors.Is(err, ErrAmbiguous) {
 		t.Fatalf("New: %v, %v", table, err)
 	}
@@ -63,7 +63,7 @@ func TestFoldTouchesASCIIOnly(t *testing.T) {
 
 func TestLookupDoesNotAllocate(t *testing.T) {
 	office := deMail(t, "poststelle@gemeinde-a.de-mail.example")
-	table, err := New([]Entry{{"poststelle@gemeinde-a.example", office}})
+	table, err := New([]Entry{{"poststelle@gemeinde-a.example", office, Both}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func BenchmarkLookup(b *testing.B) {
 	const size = 200_000
 	entries := make([]Entry, size)
 	for i := range entries {
-		entries[i] = Entry{fmt.Sprintf("amt-%d@gemeinde.example", i), deMail(b, fmt.Sprintf("amt-%d@gemeinde.de-mail.example", i))}
+		entries[i] = Entry{fmt.Sprintf("amt-%d@gemeinde.example", i), deMail(b, fmt.Sprintf("amt-%d@gemeinde.de-mail.example", i)), Both}
 	}
 	table, err := New(entries)
 	if err != nil {

@@ -23,7 +23,19 @@ var (
 )
 
 func (s *Snapshot) addSystem(t *Tenant, doc *config.Client) error {
-	sys := &System{Name: doc.Name, Tenant: t, networks: doc.Networks}
+	sys := &System{Name: doc.Name, Tenant: t, networks: doc.Networks, Application: doc.Application, Class: doc.Class, senders: map[string]bool{}}
+	if sys.Class == "" {
+		sys.Class = config.ClassNormal
+	}
+	for _, sender := range doc.Senders {
+		sys.senders[strings.ToLower(sender)] = true
+	}
+	if sys.Application && len(sys.senders) == 0 {
+		return errors.New("an application must name its senders")
+	}
+	if doc.User != "" {
+		return s.logins.add(sys, doc)
+	}
 	if doc.Fingerprint != "" {
 		raw, err := hex.DecodeString(doc.Fingerprint)
 		if err != nil || len(raw) != sha256.Size {

@@ -25,10 +25,12 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"gitlab.opencode.de/pforte/pforte/internal/config"
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/mapping"
+	"gitlab.opencode.de/pforte/pforte/internal/secret"
 )
 
 // Source yields the snapshot that holds now.
@@ -77,11 +79,14 @@ type Snapshot struct {
 	Serial   uint64
 	Box      string
 	Provider Provider
+	Delay    []time.Duration // ages of a message at which its sender hears that it waits
+	GiveUp   time.Duration   // the age at which it goes back
 
 	tenants map[string]*Tenant
 	domains map[string]owned
 	names   map[string][]*System   // systems by a name their certificate may carry
 	prints  map[[32]byte][]*System // systems by fingerprint
+	logins  logins
 }
 
 type owned struct {
@@ -100,6 +105,15 @@ type Provider struct {
 	ClientNames []string
 	Domains     []string
 	CRL         []string
+
+	SignatureAuthorities []SignatureAuthority // who may sign De-Mails besides Authorities
+}
+
+// SignatureAuthority is another provider's authority.
+type SignatureAuthority struct {
+	Name        string
+	Authorities []*x509.Certificate
+	CRL         []string // URLs
 }
 
 // Tenant is one authority.
@@ -113,6 +127,37 @@ type Tenant struct {
 	Domains    []Domain
 	Table      *mapping.Table
 	Inbound    Inbound
+
+	Integrity    IntegrityPolicy
+	KeepReceived bool // internal Received fields go out
+	Rates        Rates
+	Keywords     []Keyword
+
+	options map[string]demail.Options // by address, "*@domain" or "*"
+}
+
+// IntegrityPolicy says what happens to an incoming De-Mail whose integrity is not proved.
+type IntegrityPolicy uint8
+
+// Policies. The zero value is the strictest.
+const (
+	Refuse     IntegrityPolicy = iota
+	Quarantine                 // taken, and on hold until somebody decides
+	Mark                       // delivered with the result in a trace field
+)
+
+// Rates bounds what a tenant's systems together may hand in; 0 is no limit of
+// the tenant's own.
+type Rates struct {
+	Connections         int
+	MessagesPerMinute   int
+	RecipientsPerMinute int
+}
+
+// Keyword in a subject asks for dispatch options.
+type Keyword struct {
+	Text string
+	Ask  demail.Options
 }
 
 // Domain is a De-Mail domain of a tenant.
@@ -130,18 +175,25 @@ type Inbound struct {
 	Names   []string
 }
 
-// System is one client of a tenant that may hand in mail.
+// System is one client of a tenant that may hand in mail: a mail server, or a
+// line-of-business application (Fachverfahren).
 type System struct {
-	Name     string
-	Tenant   *Tenant
+	Name        string
+	Tenant      *Tenant
+	Application bool
+	Class       string // "urgent", "normal" or "bulk"
+
 	roots    *x509.CertPool
 	networks []netip.Prefix
+	senders  map[string]bool // addresses and "*@domain"; empty: all of the tenant's
+	secret   secret.Hash
 }
 
 // New builds the snapshot of a document.
 func New(doc *config.Document) (*Snapshot, error) {
 	s := &Snapshot{Serial: doc.Serial, Box: doc.Box, tenants: map[string]*Tenant{}, domains: map[string]owned{},
-		names: map[string][]*System{}, prints: map[[32]byte][]*System{}}
+		names: map[string][]*System{}, prints: map[[32]byte][]*System{}, logins: newLogins()}
+	s.schedule(&doc.Relay)
 	var err error
 	if s.Provider, err = provider(&doc.Provider); err != nil {
 		return nil, fmt.Errorf("provider: %w", err)
@@ -154,13 +206,31 @@ func New(doc *config.Document) (*Snapshot, error) {
 	return s, nil
 }
 
+// schedule takes over times; a single 0 means no notices.
+func (s *Snapshot) schedule(doc *config.Relay) {
+	s.GiveUp = time.Duration(doc.GiveUp)
+	for _, d := range doc.DelayNotices {
+		if d > 0 {
+			s.Delay = append(s.Delay, time.Duration(d))
+		}
+	}
+}
+
 func provider(p *config.Provider) (Provider, error) {
 	certs, pool, err := authorities(p.CA)
 	if err != nil {
 		return Provider{}, err
 	}
-	return Provider{Name: p.Name, Host: p.Host, Port: p.Port, Roots: pool, Authorities: certs, ServerNames: p.ServerNames,
-		ClientNames: p.ClientNames, Domains: p.Domains, CRL: p.CRL}, nil
+	out := Provider{Name: p.Name, Host: p.Host, Port: p.Port, Roots: pool, Authorities: certs, ServerNames: p.ServerNames,
+		ClientNames: p.ClientNames, Domains: p.Domains, CRL: p.CRL}
+	for _, a := range p.SignatureAuthorities {
+		certs, _, err := authorities(a.CA)
+		if err != nil {
+			return Provider{}, fmt.Errorf("signature authority %s: %w", a.Name, err)
+		}
+		out.SignatureAuthorities = append(out.SignatureAuthorities, SignatureAuthority{a.Name, certs, a.CRL})
+	}
+	return out, nil
 }
 
 func authorities(pem string) ([]*x509.Certificate, *x509.CertPool, error) {
@@ -176,24 +246,28 @@ func authorities(pem string) ([]*x509.Certificate, *x509.CertPool, error) {
 }
 
 func (s *Snapshot) add(doc *config.Tenant) error {
-	t := &Tenant{ID: doc.ID, Name: doc.Name, Postmaster: doc.Postmaster, Language: doc.Language, MaxSize: doc.MaxSize}
-	var err error
-	if t.Account, err = demail.ParseAddress(doc.Account); err != nil {
-		return fmt.Errorf("account: %w", err)
-	}
-	if t.Table, err = table(doc.Mappings); err != nil {
-		return err
-	}
-	if len(doc.Inbound.Servers) > 0 {
-		t.Inbound = Inbound{Servers: doc.Inbound.Servers, Names: doc.Inbound.Names}
-		if _, t.Inbound.Roots, err = authorities(doc.Inbound.CA); err != nil {
-			return fmt.Errorf("inbound: %w", err)
-		}
-	}
+	t := &Tenant{ID: doc.ID, Name: doc.Name, Postmaster: doc.Postmaster, Language: doc.Language, MaxSize: doc.MaxSize,
+		KeepReceived: doc.KeepReceived, Rates: Rates(doc.Rates)}
 	if _, taken := s.tenants[t.ID]; taken {
 		return fmt.Errorf("stands there twice")
 	}
 	s.tenants[t.ID] = t
+	var err error
+	if t.Account, err = demail.ParseAddress(doc.Account); err != nil {
+		return fmt.Errorf("account: %w", err)
+	}
+	if t.Integrity, err = integrity(doc.Integrity); err != nil {
+		return err
+	}
+	if t.Table, err = table(doc.Mappings); err != nil {
+		return err
+	}
+	if t.Inbound, err = inbound(&doc.Inbound); err != nil {
+		return fmt.Errorf("inbound: %w", err)
+	}
+	if err := t.addOptions(doc); err != nil {
+		return err
+	}
 	for _, d := range doc.Domains {
 		if err := s.addDomain(t, d); err != nil {
 			return err
@@ -207,6 +281,33 @@ func (s *Snapshot) add(doc *config.Tenant) error {
 	return nil
 }
 
+func integrity(name string) (IntegrityPolicy, error) {
+	switch name {
+	case "", config.IntegrityRefuse:
+		return Refuse, nil
+	case config.IntegrityQuarantine:
+		return Quarantine, nil
+	case config.IntegrityMark:
+		return Mark, nil
+	}
+	return Refuse, fmt.Errorf("unknown integrity policy %q", name)
+}
+
+func inbound(doc *config.Inbound) (Inbound, error) {
+	if len(doc.Servers) == 0 {
+		return Inbound{}, nil
+	}
+	in := Inbound{Servers: doc.Servers, Names: doc.Names}
+	for _, server := range doc.Servers {
+		if server.Fingerprint == "" || doc.CA != "" {
+			var err error
+			_, in.Roots, err = authorities(doc.CA)
+			return in, err
+		}
+	}
+	return in, nil // every server's certificate is pinned
+}
+
 func table(list []config.Mapping) (*mapping.Table, error) {
 	entries := make([]mapping.Entry, len(list))
 	for i, m := range list {
@@ -215,6 +316,12 @@ func table(list []config.Mapping) (*mapping.Table, error) {
 			return nil, fmt.Errorf("mapping %d: %w", i+1, err)
 		}
 		entries[i] = mapping.Entry{Mail: m.Mail, DeMail: a}
+		switch m.Direction {
+		case config.DirectionSend:
+			entries[i].Direction = mapping.Send
+		case config.DirectionReceive:
+			entries[i].Direction = mapping.Receive
+		}
 	}
 	return mapping.New(entries)
 }
