@@ -2,8 +2,10 @@ package queue
 
 import (
 	"context"
-
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -20,9 +22,9 @@ func (q *Queue) Begin(ids ...ID) error {
 	now := time.Now()
 	t := q.newTxn()
 	var held []*taken
-	defer func() { q.unhold(held) }()
+	defer func() { q.yield(held) }()
 	for _, id := range ids {
-		m, key, err := q.hold(id, false)
+		m, key, err := q.seize(id, false)
 		if err != nil {
 			return fmt.Errorf("queue %s: begin: %w", id, err)
 		}
@@ -38,18 +40,19 @@ func (q *Queue) Begin(ids ...ID) error {
 func (t *txn) beginMessage(m *taken, key [idBytes]byte, now time.Time) {
 	next := m.envelope.clone()
 	st := m.state
+	t.tally.begins++
 	for _, i := range next.DueAt(m.at) {
 		next.Recipients[i].Attempts++
 		st.events = t.addTrace(key, st.events, Event{Kind: Attempt, Time: now, Recipient: i})
 	}
-	t.delete(dueKey(m.entry.lane, m.entry.class, m.entry.due, m.entry.id))
+	t.deleteDue(m.entry)
 	t.set(idKey(keyProgress, key), encodeMark(keyProgress, mark{since: m.at}))
 	t.set(idKey(keyState, key), encodeState(st, next.Recipients))
 	t.learn = append(t.learn, func() { m.envelope, m.state, m.begun = next, st, true })
 }
 
-// hold claims a taken message for one Begin or Finish.
-func (q *Queue) hold(id ID, begunToo bool) (*taken, [idBytes]byte, error) {
+// seize claims a taken message for one Begin or Finish.
+func (q *Queue) seize(id ID, begunToo bool) (*taken, [idBytes]byte, error) {
 	key, err := id.binary()
 	if err != nil {
 		return nil, key, err
@@ -64,7 +67,7 @@ func (q *Queue) hold(id ID, begunToo bool) (*taken, [idBytes]byte, error) {
 	return m, key, nil
 }
 
-func (q *Queue) unhold(list []*taken) {
+func (q *Queue) yield(list []*taken) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, m := range list {
@@ -89,11 +92,11 @@ func (q *Queue) Finish(id ID, o Outcome) error {
 		return err
 	}
 	defer q.leave()
-	m, key, err := q.hold(id, true)
+	m, key, err := q.seize(id, true)
 	if err != nil {
 		return fmt.Errorf("queue %s: finish: %w", id, err)
 	}
-	defer q.unhold([]*taken{m})
+	defer q.yield([]*taken{m})
 	t := q.newTxn()
 	if err := t.finishMessage(m, key, o, time.Now()); err != nil {
 		return fmt.Errorf("queue %s: finish: %w", id, err)
@@ -111,6 +114,9 @@ func (t *txn) finishMessage(m *taken, key [idBytes]byte, o Outcome, now time.Tim
 	next := m.envelope.clone()
 	st := m.state
 	events, err := applyResults(next, o.Results, now)
+	if err == nil {
+		events, err = applyDelays(next, o.DelaysTold, events, now)
+	}
 	if err != nil {
 		return err
 	}
@@ -124,10 +130,11 @@ func (t *txn) finishMessage(m *taken, key [idBytes]byte, o Outcome, now time.Tim
 		events = append(events, Event{Kind: Reported, Time: now, Recipient: -1, Other: birth.Envelope.ID})
 	}
 	st.events = t.addTrace(key, st.events, events...)
+	t.tally.finishes++
 	if m.begun {
 		t.delete(idKey(keyProgress, key))
 	} else {
-		t.delete(dueKey(m.entry.lane, m.entry.class, m.entry.due, m.entry.id))
+		t.deleteDue(m.entry)
 	}
 	t.settle(next, st, key, o.Dead, now)
 	t.learn = append(t.learn, func() { delete(t.q.taken, key) })
@@ -140,7 +147,7 @@ func (t *txn) settle(e *Envelope, st state, key [idBytes]byte, dead string, now 
 	switch {
 	case dead != "":
 		reason := clipText(dead)
-		st.due = 0
+		st.due, st.bounce = 0, ""
 		st.events = t.addTrace(key, st.events, Event{Kind: DeadEnd, Time: now, Recipient: -1, Reply: Reply{Text: reason}})
 		t.set(idKey(keyState, key), encodeState(st, e.Recipients))
 		t.set(idKey(keyDead, key), encodeMark(keyDead, mark{since: now, reason: reason}))
@@ -212,6 +219,18 @@ func applyResults(e *Envelope, results []Result, now time.Time) ([]Event, error)
 			return nil, fmt.Errorf("%w: result %s", ErrInvalid, res.State)
 		}
 		events = append(events, Event{Kind: kind, Time: now, Recipient: res.Recipient, Reply: r.Last})
+	}
+	return events, nil
+}
+
+// applyDelays sets how many notices of delay there were, and adds their events.
+func applyDelays(e *Envelope, told map[int]int, events []Event, now time.Time) ([]Event, error) {
+	for _, i := range slices.Sorted(maps.Keys(told)) {
+		if i < 0 || i >= len(e.Recipients) || told[i] < 0 || told[i] > math.MaxInt32 {
+			return nil, fmt.Errorf("%w: %d notices of delay for recipient %d of %d", ErrInvalid, told[i], i+1, len(e.Recipients))
+		}
+		e.Recipients[i].DelaysTold = told[i]
+		events = append(events, Event{Kind: DelayTold, Time: now, Recipient: i})
 	}
 	return events, nil
 }

@@ -31,6 +31,8 @@ const (
 	fieldDueAt      = 1 // state
 	fieldEvents     = 2
 	fieldProgress   = 3 // repeated, one for each recipient
+	fieldHold       = 4
+	fieldBounce     = 5
 	fieldState      = 1 // within fieldProgress
 	fieldAttempts   = 2
 	fieldUncertain  = 3
@@ -38,6 +40,7 @@ const (
 	fieldCode       = 5
 	fieldEnhanced   = 6
 	fieldText       = 7
+	fieldDelays     = 8
 	fieldEventKind  = 1 // trace
 	fieldEventTime  = 2
 	fieldEventRcpt  = 3 // index + 1
@@ -46,7 +49,8 @@ const (
 	fieldEventText  = 7
 	fieldEventOther = 8
 	fieldEventEnv   = 9
-	fieldSince      = 1 // progress and dead letter
+	fieldEventData  = 10 // repeated: 1 name, 2 value
+	fieldSince      = 1  // progress and dead letter
 	fieldReason     = 2
 	fieldFileSize   = 1 // body file
 )
@@ -74,12 +78,7 @@ func encodeEnvelope(kind byte, e *Envelope) []byte {
 	r.time(fieldReceived, e.Received)
 	r.text(fieldReportOf, string(e.ReportOf))
 	r.bytes(fieldPrefix, e.Prefix)
-	for _, name := range slices.Sorted(maps.Keys(e.Attributes)) {
-		r.nested(fieldAttribute, func(r *encoder) {
-			r.text(1, name)
-			r.text(2, e.Attributes[name])
-		})
-	}
+	r.pairs(fieldAttribute, e.Attributes)
 	r.uint(fieldSize, uint64(e.Size))
 	r.bytes(fieldSHA256, e.SHA256[:])
 	return r.seal()
@@ -140,7 +139,7 @@ func (e *Envelope) take(f field) (err error) {
 	case fieldPrefix:
 		e.Prefix = append([]byte(nil), f.value...)
 	case fieldAttribute:
-		return e.takeAttribute(f.value)
+		return takePair(&e.Attributes, f.value)
 	case fieldSize:
 		n, err = f.uint()
 		e.Size = int64(n)
@@ -170,7 +169,18 @@ func (e *Envelope) takeRecipient(payload []byte) error {
 	return err
 }
 
-func (e *Envelope) takeAttribute(payload []byte) error {
+// pairs writes a map, in the order of its names.
+func (e *encoder) pairs(field byte, m map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		e.nested(field, func(r *encoder) {
+			r.text(1, name)
+			r.text(2, m[name])
+		})
+	}
+}
+
+// takePair adds one field that pairs wrote to *m.
+func takePair(m *map[string]string, payload []byte) error {
 	var name, value string
 	err := eachField(payload, func(f field) error {
 		switch f.number {
@@ -181,10 +191,10 @@ func (e *Envelope) takeAttribute(payload []byte) error {
 		}
 		return nil
 	})
-	if e.Attributes == nil {
-		e.Attributes = map[string]string{}
+	if *m == nil {
+		*m = map[string]string{}
 	}
-	e.Attributes[name] = value
+	(*m)[name] = value
 	return err
 }
 
@@ -192,6 +202,8 @@ func (e *Envelope) takeAttribute(payload []byte) error {
 type state struct {
 	due    int64  // Unix milliseconds; where the due key stands if there is one
 	events uint64 // number of trace events so far
+	hold   string // reason of Hold, "" if it is not held
+	bounce string // reason of Bounce, "" if it may be tried
 }
 
 // encodeState writes st and the changing half of the recipients.
@@ -199,6 +211,8 @@ func encodeState(st state, recipients []Recipient) []byte {
 	r := newRecord(keyState)
 	r.uint(fieldDueAt, uint64(st.due))
 	r.uint(fieldEvents, st.events)
+	r.text(fieldHold, st.hold)
+	r.text(fieldBounce, st.bounce)
 	for i := range recipients {
 		rcpt := &recipients[i]
 		r.nested(fieldProgress, func(r *encoder) {
@@ -209,6 +223,7 @@ func encodeState(st state, recipients []Recipient) []byte {
 			r.uint(fieldCode, uint64(rcpt.Last.Code))
 			r.text(fieldEnhanced, rcpt.Last.Enhanced)
 			r.text(fieldText, rcpt.Last.Text)
+			r.uint(fieldDelays, uint64(rcpt.DelaysTold))
 		})
 	}
 	return r.seal()
@@ -229,6 +244,10 @@ func decodeState(e *Envelope, raw []byte) (st state, err error) {
 			st.due = int64(n)
 		case fieldEvents:
 			st.events, err = f.uint()
+		case fieldHold:
+			st.hold = f.text()
+		case fieldBounce:
+			st.bounce = f.text()
 		case fieldProgress:
 			if next >= len(e.Recipients) {
 				return fmt.Errorf("%w: more states than recipients", ErrCorrupt)
@@ -238,6 +257,7 @@ func decodeState(e *Envelope, raw []byte) (st state, err error) {
 		}
 		return err
 	})
+	e.Hold, e.HoldReason, e.BounceReason = st.hold != "", st.hold, st.bounce
 	if err == nil && next != len(e.Recipients) {
 		err = fmt.Errorf("%w: %d states of %d recipients", ErrCorrupt, next, len(e.Recipients))
 	}
@@ -265,6 +285,8 @@ func (r *Recipient) take(f field) (err error) {
 		r.Last.Enhanced = f.text()
 	case fieldText:
 		r.Last.Text = f.text()
+	case fieldDelays:
+		r.DelaysTold, err = f.int()
 	}
 	return err
 }

@@ -54,9 +54,10 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 		return fmt.Errorf("%w: body is not of this queue", ErrInvalid)
 	}
 	e.ID, e.Size, e.SHA256 = body.ID(), body.Size(), body.sum()
+	e.BounceReason, e.DeadReason = "", ""
 	for i := range e.Recipients {
 		r := &e.Recipients[i]
-		r.State, r.Attempts, r.Uncertain, r.Last = Waiting, 0, 0, Reply{}
+		r.State, r.Attempts, r.Uncertain, r.Last, r.DelaysTold = Waiting, 0, 0, Reply{}, 0
 		if r.NextTry.IsZero() {
 			r.NextTry = now.Truncate(time.Millisecond)
 		}
@@ -76,12 +77,23 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 	} else {
 		t.set(idKey(keyFile, id), encodeFile(e.Size))
 	}
+	if err := t.addNotes(e.Notes, now); err != nil {
+		return err
+	}
+	t.addKeys(id, e.Keys)
+	t.tally.commits++
+	t.tally.bytes += uint64(e.Size)
 	st := state{due: nextDue(e.Recipients)}
 	st.events = t.addTrace(id, 0, acceptedEvent(e, now))
+	if e.Hold {
+		t.holdMessage(e, &st, id, e.HoldReason, now)
+		t.count(e.Tenant, Counts{Bytes: e.Size, Held: 1})
+	} else {
+		t.addDue(dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, id})
+		t.count(e.Tenant, countsFor(e))
+	}
 	t.set(idKey(keyMessage, id), encodeEnvelope(keyMessage, e))
 	t.set(idKey(keyState, id), encodeState(st, e.Recipients))
-	t.addDue(dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, id})
-	t.count(e.Tenant, countsFor(e))
 	return nil
 }
 
@@ -201,6 +213,7 @@ func (e *Envelope) clone() *Envelope {
 			c.Attributes[name] = value
 		}
 	}
+	c.Keys, c.Notes = nil, nil
 	return &c
 }
 

@@ -10,31 +10,32 @@ import (
 
 // Counts are how much of a tenant's mail is in the queue.
 type Counts struct {
-	Messages   int64 // waiting or being tried
+	Messages   int64 // waiting for an attempt or being tried
 	Recipients int64 // of these messages, all of them
 	Bytes      int64 // bodies, with those of dead letters
 	Dead       int64 // dead letters
+	Held       int64 // on hold; not among Messages and Recipients, but among Bytes
 }
 
 // countFields is how many numbers a Counts has on disk; more may follow later.
-const countFields = 4
+const countFields = 5
 
 func (c Counts) list() [countFields]int64 {
-	return [countFields]int64{c.Messages, c.Recipients, c.Bytes, c.Dead}
+	return [countFields]int64{c.Messages, c.Recipients, c.Bytes, c.Dead, c.Held}
 }
 
 func countsOf(n []int64) Counts {
 	var list [countFields]int64
 	copy(list[:], n)
-	return Counts{list[0], list[1], list[2], list[3]}
+	return Counts{list[0], list[1], list[2], list[3], list[4]}
 }
 
 func (c Counts) plus(d Counts) Counts {
-	return Counts{c.Messages + d.Messages, c.Recipients + d.Recipients, c.Bytes + d.Bytes, c.Dead + d.Dead}
+	return Counts{c.Messages + d.Messages, c.Recipients + d.Recipients, c.Bytes + d.Bytes, c.Dead + d.Dead, c.Held + d.Held}
 }
 
 func (c Counts) negative() Counts {
-	return Counts{-c.Messages, -c.Recipients, -c.Bytes, -c.Dead}
+	return Counts{-c.Messages, -c.Recipients, -c.Bytes, -c.Dead, -c.Held}
 }
 
 // encode is a list of signed varints: what is added to the tenant's counts.

@@ -50,7 +50,7 @@ func (q *Queue) DeadLetters(after ID, limit int) ([]DeadLetter, error) {
 			bad = err
 			return false
 		}
-		e.Prefix = nil
+		e.Prefix, e.DeadReason = nil, m.reason
 		out = append(out, DeadLetter{e, m.reason, m.since})
 		return true
 	})
@@ -76,6 +76,7 @@ func (q *Queue) Revive(id ID, now time.Time) error {
 		if st.due = nextDue(e.Recipients); st.due == never {
 			return fmt.Errorf("%w: every recipient has it: drop it", ErrInvalid)
 		}
+		st.bounce = ""
 		st.events = t.addTrace(key, st.events, Event{Kind: Revived, Time: now, Recipient: -1})
 		t.set(idKey(keyMessage, key), encodeEnvelope(keyMessage, e))
 		t.set(idKey(keyState, key), encodeState(st, e.Recipients))

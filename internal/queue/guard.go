@@ -33,6 +33,8 @@ type guard struct {
 	plain vfs.FS
 	// tidy reports whether the disk has room for compaction.
 	tidy func() bool
+	// synced is told how long each fsync of a file took that brought mail.
+	synced func(time.Duration)
 }
 
 // fullPause is how long Pebble waits before it tries again on a full disk.
@@ -159,10 +161,20 @@ func (f *guardFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // Sync implements vfs.File.
-func (f *guardFile) Sync() error { return f.guard.check("sync", f.name, f.File.Sync()) }
+func (f *guardFile) Sync() error { return f.timed(f.File.Sync) }
 
 // SyncData implements vfs.File.
-func (f *guardFile) SyncData() error { return f.guard.check("sync", f.name, f.File.SyncData()) }
+func (f *guardFile) SyncData() error { return f.timed(f.File.SyncData) }
+
+// timed does an fsync. Under the index only those of the log are measured.
+func (f *guardFile) timed(do func() error) error {
+	start := time.Now()
+	err := f.guard.check("sync", f.name, do())
+	if !f.guard.freeze || strings.HasSuffix(f.name, ".log") {
+		f.guard.synced(time.Since(start))
+	}
+	return err
+}
 
 // SyncTo implements vfs.File.
 func (f *guardFile) SyncTo(length int64) (bool, error) {

@@ -18,7 +18,9 @@ const (
 	keyProgress   = 'p' // p id
 	keyDead       = 'x' // x id
 	keyQuarantine = 'z' // z and the key of the bad record
-	keyTrace      = 't' // t id number
+	keyTrace      = 't' // t id number, or t id 0x80 id for notes
+	keyHeld       = 'h' // h id
+	keyLookup     = 'k' // k bucket hash id
 )
 
 // maxLaneName bounds a tenant's or next hop's name in a key.

@@ -250,7 +250,7 @@ func (q *Queue) untake(id [idBytes]byte) {
 // has moved on since the scan began, or was found damaged and set aside.
 func (q *Queue) take(e dueEntry, now time.Time) (*Envelope, error) {
 	envelope, st, err := q.load(idFrom(e.id))
-	if err == nil && st.due == e.due {
+	if err == nil && st.due == e.due && st.hold == "" {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.taken[e.id] = &taken{envelope: envelope, state: st, entry: e, at: now}

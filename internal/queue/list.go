@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,18 +14,25 @@ const MaxList = 1000
 
 // Filter chooses messages. Zero fields choose all.
 type Filter struct {
-	Tenant string
-	Hop    string
-	Before time.Time // received before
-	After  ID        // continue behind this one
-	Limit  int       // at most MaxList; 0 means MaxList
+	Tenant    string
+	Hop       string
+	Direction Direction
+	Before    time.Time // received before
+	Sender    string    // reverse-path, whatever its case
+	Recipient string    // a forward-path, whatever its case
+	// Reason is part of the last reply to a recipient ("451 4.7.1 ..."), or of why
+	// the message is held or dead, whatever its case.
+	Reason string
+	State  string // "" or one of InQueue, OnHold, DeadEnded
+	After  ID     // continue behind this one
+	Limit  int    // at most MaxList; 0 means MaxList
 }
 
 // maxExamined bounds how many messages one call of List looks at, so that an
 // operator's rare filter cannot keep the index busy.
 const maxExamined = 100_000
 
-// List returns waiting and dead messages, oldest first, without Prefix. next is
+// List returns messages that wait, are held or dead, oldest first, without Prefix. next is
 // the Filter.After to continue with, "" at the end. Damaged ones are left out.
 func (q *Queue) List(ctx context.Context, f Filter) (list []*Envelope, next ID, err error) {
 	if err := q.enter(); err != nil {
@@ -46,11 +55,8 @@ func (q *Queue) List(ctx context.Context, f Filter) (list []*Envelope, next ID, 
 		}
 		examined++
 		if e, err := decodeEnvelope(keyMessage, idFrom(id), value); err == nil && f.takes(e) {
-			if raw, err := q.store.get(idKey(keyState, id)); err == nil {
-				if _, err := decodeState(e, raw); err == nil {
-					e.Prefix = nil
-					list = append(list, e)
-				}
+			if q.standing(e, id) == nil && f.takesState(e) {
+				list = append(list, e)
 			}
 		}
 		if len(list) == limit || examined == maxExamined || ctx.Err() != nil {
@@ -65,9 +71,65 @@ func (q *Queue) List(ctx context.Context, f Filter) (list []*Envelope, next ID, 
 	return list, next, nil
 }
 
+// States of Filter.
+const (
+	InQueue   = "waiting" // waiting for an attempt, or being tried
+	OnHold    = "held"
+	DeadEnded = "dead"
+)
+
+// takes looks at what never changes about a message.
 func (f Filter) takes(e *Envelope) bool {
 	return (f.Tenant == "" || e.Tenant == f.Tenant) && (f.Hop == "" || e.Hop == f.Hop) &&
-		(f.Before.IsZero() || e.Received.Before(f.Before))
+		(f.Direction == "" || e.Direction == f.Direction) &&
+		(f.Before.IsZero() || e.Received.Before(f.Before)) &&
+		(f.Sender == "" || strings.EqualFold(e.From, f.Sender)) &&
+		(f.Recipient == "" || slices.ContainsFunc(e.Recipients, func(r Recipient) bool {
+			return strings.EqualFold(r.Address, f.Recipient)
+		}))
+}
+
+// takesState looks at the rest.
+func (f Filter) takesState(e *Envelope) bool {
+	state := InQueue
+	switch {
+	case e.DeadReason != "":
+		state = DeadEnded
+	case e.Hold:
+		state = OnHold
+	}
+	if f.State != "" && f.State != state {
+		return false
+	}
+	part := strings.ToLower(f.Reason)
+	return part == "" || strings.Contains(strings.ToLower(e.HoldReason+"\n"+e.DeadReason), part) ||
+		slices.ContainsFunc(e.Recipients, func(r Recipient) bool {
+			return strings.Contains(strings.ToLower(fmt.Sprintf("%d %s %s", r.Last.Code, r.Last.Enhanced, r.Last.Text)), part)
+		})
+}
+
+// standing fills in how e stands now, and takes its prefix away.
+func (q *Queue) standing(e *Envelope, id [idBytes]byte) error {
+	e.Prefix = nil
+	raw, err := q.store.get(idKey(keyState, id))
+	if err == nil {
+		_, err = decodeState(e, raw)
+	}
+	if err != nil {
+		return err
+	}
+	raw, err = q.store.get(idKey(keyDead, id))
+	if errors.Is(err, ErrUnknown) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m, err := decodeMark(keyDead, raw)
+	if e.DeadReason = m.reason; err != nil || m.reason == "" {
+		e.DeadReason = "the reason cannot be read"
+	}
+	return nil
 }
 
 // listFrom is the key behind which a listing goes on.
@@ -92,7 +154,13 @@ func (q *Queue) Show(id ID) (*Envelope, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queue %s: %w", id, err)
 	}
-	e.Prefix = nil
+	key, err := id.binary()
+	if err == nil {
+		err = q.standing(e, key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("queue %s: %w", id, err)
+	}
 	return e, nil
 }
 
@@ -147,9 +215,14 @@ func (q *Queue) Conditions() []Condition {
 		all = append(all, Condition{"queue.corrupt", Critical,
 			fmt.Sprintf("%d bodies did not match their hash", q.corrupt), "check the disk; look at the dead letters"})
 	}
-	dead := int64(0)
+	dead, held := int64(0), int64(0)
 	for _, c := range q.totals {
 		dead += c.Dead
+		held += c.Held
+	}
+	if held > 0 {
+		all = append(all, Condition{"queue.held", Warning, fmt.Sprintf("%d messages are on hold", held),
+			"look at them, then release or bounce them"})
 	}
 	if dead > 0 {
 		all = append(all, Condition{"queue.dead", Warning, fmt.Sprintf("%d dead letters are kept", dead),
@@ -158,13 +231,17 @@ func (q *Queue) Conditions() []Condition {
 	return all
 }
 
-// Expire deletes the traces of messages accepted before t. Call it about daily.
+// Expire deletes the traces of messages accepted before t, with their lookup keys. It
+// costs the same however many they are. Call it about daily.
 func (q *Queue) Expire(t time.Time) error {
 	if err := q.enter(); err != nil {
 		return err
 	}
 	defer q.leave()
 	txn := q.newTxn()
+	if err := txn.expireKeys(t); err != nil {
+		return fmt.Errorf("queue expire: %w", err)
+	}
 	if err := txn.batch.DeleteRange([]byte{keyTrace}, idKey(keyTrace, firstIDAt(t)), nil); err != nil {
 		return fmt.Errorf("queue expire: %w", err)
 	}

@@ -20,6 +20,10 @@ const (
 	MaxPrefix = 64 << 10
 	// MaxAttributes bounds the relay's own notes on a message.
 	MaxAttributes = 32
+	// MaxKeys bounds the lookup keys of a message: two for each recipient, and some.
+	MaxKeys = 2*MaxRecipients + 16
+	// MaxNotes bounds the events that one call writes into the traces of others.
+	MaxNotes = 2 * MaxRecipients
 )
 
 // Direction says which way a message goes.
@@ -88,6 +92,8 @@ type Recipient struct {
 	Uncertain int       // of these: cut off, so the next hop may have taken the message
 	NextTry   time.Time // while Waiting
 	Last      Reply
+	// DelaysTold is how many notices of delay its sender has got (Outcome.DelaysTold).
+	DelaysTold int
 }
 
 // Envelope is everything about a message but its body. The relay fills it, hands
@@ -116,6 +122,22 @@ type Envelope struct {
 	// Attributes are the relay's own notes, kept with the message and shown to
 	// the operator: never content.
 	Attributes map[string]string
+	// Keys are what Find finds the message's trace by, as long as it is kept. Commit
+	// and Finish store them hashed; they are not given back.
+	Keys []string
+	// Notes are events of other messages that become durable with this one (Commit
+	// and Births only; not given back). Unknown messages are passed over.
+	Notes []Note
+
+	// Hold: it waits for the operator (Unhold or Bounce) and is not handed out. Set
+	// it before Commit for quarantine. HoldReason is for the operator.
+	Hold       bool
+	HoldReason string
+	// BounceReason, if not empty, tells whoever gets the message from Due not to try it,
+	// but to let all waiting recipients fail for this reason (Bounce).
+	BounceReason string
+	// DeadReason, if not empty, says that and why it is a dead letter (List, Show).
+	DeadReason string
 
 	Size   int64    // bytes of the body; set by Commit
 	SHA256 [32]byte // of the body; set by Commit
@@ -141,6 +163,9 @@ type Outcome struct {
 	// Results may leave out recipients: those stay as they are.
 	Results []Result
 	Births  []Birth
+	// DelaysTold sets Recipient.DelaysTold by the recipient's index, in the same batch as
+	// the notice, if that is one of Births.
+	DelaysTold map[int]int
 	// Dead, if not empty, keeps the message with its body as a dead letter, for
 	// this reason, whatever its recipients' states. Without it a message whose
 	// recipients are all final is removed.
@@ -162,6 +187,8 @@ var (
 	ErrUnknown = errors.New("no such message")
 	// ErrNotTaken: the message was not handed out by Due, or was given back.
 	ErrNotTaken = errors.New("message is not taken")
+	// ErrBusy: the message is being tried just now; ask again when that has ended.
+	ErrBusy = errors.New("message is being tried")
 	// ErrCorrupt: a record or body does not match its checksum or hash.
 	ErrCorrupt = errors.New("corrupt")
 	// ErrClosed: the queue was closed.
@@ -201,6 +228,9 @@ func (e *Envelope) check() error {
 			return fmt.Errorf("%w: recipient %d: %w", ErrInvalid, i+1, err)
 		}
 	}
+	if err := checkKeys(e.Keys); err != nil {
+		return err
+	}
 	return checkAttributes(e.Attributes)
 }
 
@@ -222,7 +252,7 @@ func (r *Recipient) check() error {
 	if !r.NextTry.IsZero() && !storable(r.NextTry) {
 		return fmt.Errorf("next try %v", r.NextTry)
 	}
-	if r.State > Failed || r.Attempts < 0 || r.Uncertain < 0 {
+	if r.State > Failed || r.Attempts < 0 || r.Uncertain < 0 || r.DelaysTold < 0 {
 		return errors.New("bad state")
 	}
 	return nil

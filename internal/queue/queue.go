@@ -15,6 +15,9 @@
 //     failure and its report exist together or not at all.
 //   - A message leaves the queue only by Finish with final states for all
 //     recipients, or by Drop. What cannot be reported becomes a dead letter and stays.
+//     What the operator or quarantine holds stays on hold, never expires, and is shown.
+//   - The trace of a message outlives it until Expire. Events from outside join it
+//     durably, alone (Annotate) or with the message that brought them (Note).
 //   - A torn or foreign record is set aside (quarantine) with a Condition; it
 //     never stops the others.
 //   - After the first failed write or fsync nothing is accepted any more (ErrSick),
@@ -49,12 +52,15 @@
 //	b ID / f ID                  small body / mark that spool/XX/ID is its body
 //	d tenant 0 hop 0 class ms ID waits for that time
 //	p ID                         an attempt is in progress
+//	h ID                         on hold, with the reason
 //	x ID                         dead letter, with the reason
 //	t ID n                       n-th event of the trace
+//	t ID 0x80 ID                 event of the trace that came from outside (Note)
+//	k bucket hash ID             lookup key of the trace; see lookup.go
 //	z key                        record that was found corrupt under that key
 //
-// A message that is not quarantined has m, s, one of b and f, and exactly one of d, p
-// and x. Values are records as record.go describes: self-delimiting, versioned, checked.
+// A message that is not quarantined has m, s, one of b and f, and exactly one of d, p,
+// h and x. Values are records as record.go describes: self-delimiting, versioned, checked.
 //
 // # Why not
 //
@@ -69,6 +75,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -98,17 +105,19 @@ const DefaultDiskSlow = 5 * time.Second
 
 // Queue is an open queue. All methods may be called concurrently.
 type Queue struct {
-	fs      vfs.FS // guarded, for everything but the index
-	dir     string
-	log     *slog.Logger
-	health  *health
-	ballast *ballast
-	store   *store
-	spool   *spool
-	watch   io.Closer // of the disk health check
-	ids     idMaker
-	buffers sync.Pool
-	wake    chan struct{}
+	fs       vfs.FS // guarded, for everything but the index
+	dir      string
+	log      *slog.Logger
+	health   *health
+	ballast  *ballast
+	store    *store
+	spool    *spool
+	watch    io.Closer // of the disk health check
+	ids      idMaker
+	buffers  sync.Pool
+	reserved atomic.Int64 // bytes of open transactions
+	meter    meter
+	wake     chan struct{}
 
 	gate   sync.RWMutex // held for reading by each call, for writing by Close
 	closed bool
@@ -151,7 +160,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	}
 	q.buffers.New = func() any { return new([InlineLimit]byte) }
 	q.ballast = newBallast(fsys, fsys.PathJoin(dir, "ballast"), opts.Ballast, h, log)
-	q.fs = &guard{FS: fsys, health: h}
+	q.fs = &guard{FS: fsys, health: h, synced: q.meter.fileSync}
 	watched, watch := watchDisk(fsys, opts.DiskSlow, h, log)
 	q.watch = watch
 	defer func() {
@@ -162,7 +171,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	}()
 	index := &guard{
 		FS: vfs.OnDiskFull(watched, q.ballast.release), plain: watched, tidy: q.ballast.spare,
-		health: h, freeze: true,
+		health: h, freeze: true, synced: q.meter.logSync,
 	}
 	if err := q.openFiles(index, opts.memTable); err != nil {
 		return nil, err

@@ -207,6 +207,8 @@ func (q *Queue) setAside(id [idBytes]byte, due *dueEntry, why error) error {
 	switch {
 	case err == nil && dead == nil:
 		t.count(e.Tenant, Counts{Bytes: -e.Size, Dead: -1})
+	case err == nil && st.hold != "":
+		t.count(e.Tenant, Counts{Bytes: -e.Size, Held: -1})
 	case err == nil:
 		due = &dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, id}
 		t.count(e.Tenant, countsFor(e).negative())
@@ -215,9 +217,9 @@ func (q *Queue) setAside(id [idBytes]byte, due *dueEntry, why error) error {
 		t.count(tenant, Counts{Messages: -1})
 	}
 	if due != nil {
-		t.delete(dueKey(due.lane, due.class, due.due, due.id))
+		t.deleteDue(*due)
 	}
-	for _, kind := range []byte{keyProgress, keyDead} {
+	for _, kind := range []byte{keyProgress, keyDead, keyHeld} {
 		t.delete(idKey(kind, id))
 	}
 	moved := int64(0)

@@ -21,6 +21,11 @@ const reserveShare = 50
 // with a message of at most maxSize bytes, above the reserve: ErrFull if not,
 // ErrSick if the store is. The relay asks at MAIL; reports of failure are not asked for.
 func (q *Queue) Room(maxSize int64, sessions int) error {
+	return q.roomFor(uint64(maxSize) / 2 * 3 * uint64(max(sessions, 1)))
+}
+
+// roomFor reports whether that many bytes fit above the reserve.
+func (q *Queue) roomFor(bytes uint64) error {
 	if err := q.Sick(); err != nil {
 		return err
 	}
@@ -31,7 +36,7 @@ func (q *Queue) Room(maxSize int64, sessions int) error {
 	if err != nil {
 		return fmt.Errorf("queue disk usage: %w", err)
 	}
-	need := usage.TotalBytes/reserveShare + q.ballast.forCompaction() + uint64(maxSize)/2*3*uint64(max(sessions, 1))
+	need := usage.TotalBytes/reserveShare + q.ballast.forCompaction() + bytes
 	if usage.AvailBytes < need {
 		return fmt.Errorf("%w: %d MiB free, %d MiB wanted", ErrFull, usage.AvailBytes>>20, need>>20)
 	}
@@ -40,6 +45,19 @@ func (q *Queue) Room(maxSize int64, sessions int) error {
 		return fmt.Errorf("%w: the reserve is in use", ErrFull)
 	}
 	return nil
+}
+
+// Reserve keeps room for one open transaction, of size bytes as declared or allowed:
+// what is reserved counts as used until release is called. ErrFull if it does not fit
+// above the reserve, ErrSick if the store is sick. The relay asks at MAIL and releases
+// at the end of the transaction; release may be called more than once.
+func (q *Queue) Reserve(size int64) (release func(), err error) {
+	need := max(size, 0) / 2 * 3
+	if err := q.roomFor(uint64(q.reserved.Add(need))); err != nil {
+		q.reserved.Add(-need)
+		return nil, err
+	}
+	return sync.OnceFunc(func() { q.reserved.Add(-need) }), nil
 }
 
 // ballast is a file that takes space while the disk has some, and is deleted when

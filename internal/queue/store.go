@@ -163,6 +163,19 @@ func (s *store) get(key []byte) ([]byte, error) {
 // scan calls do with the entries from lower up to but not including upper,
 // until do returns false. Key and value are only good during the call.
 func (s *store) scan(lower, upper []byte, do func(key, value []byte) bool) error {
+	return s.iterate(lower, upper, func(it *pebble.Iterator) error {
+		for ok := it.First(); ok; ok = it.Next() {
+			value, err := it.ValueAndErr()
+			if err != nil || !do(it.Key(), value) {
+				return nil // it.Error tells
+			}
+		}
+		return nil
+	})
+}
+
+// iterate lets do move freely among the entries from lower up to upper.
+func (s *store) iterate(lower, upper []byte, do func(it *pebble.Iterator) error) error {
 	if err := s.health.dead(); err != nil {
 		return err
 	}
@@ -170,17 +183,12 @@ func (s *store) scan(lower, upper []byte, do func(key, value []byte) bool) error
 	if err != nil {
 		return fmt.Errorf("read index: %w", err)
 	}
-	for ok := it.First(); ok; ok = it.Next() {
-		value, err := it.ValueAndErr()
-		if err != nil || !do(it.Key(), value) {
-			break
-		}
-	}
+	mine := do(it)
 	if err := errors.Join(it.Error(), it.Close()); err != nil {
 		s.health.fail(fmt.Errorf("read index: %w", err))
 		return s.health.err()
 	}
-	return nil
+	return mine
 }
 
 // close ends the index. A sick one is left as it is: its goroutines stand still

@@ -21,6 +21,15 @@ const (
 	Revived   EventKind = "revived"
 	Dropped   EventKind = "dropped"
 	Finished  EventKind = "finished" // nothing is kept but the trace
+	Held      EventKind = "held"
+	Unheld    EventKind = "released"
+	DelayTold EventKind = "delay-told" // the sender got a notice of delay
+	Noted     EventKind = "noted"      // anything else; Data tells
+	// What the provider tells after it has the message.
+	Dispatched EventKind = "dispatched"
+	Received   EventKind = "received"
+	Retrieved  EventKind = "retrieved"
+	Refused    EventKind = "refused" // failed after the hand-over
 )
 
 // Event is one entry of a message's trace. It is written in the same batch as
@@ -28,10 +37,11 @@ const (
 type Event struct {
 	Kind      EventKind
 	Time      time.Time
-	Recipient int    // index in Envelope.Recipients; -1 if it is about all
-	Reply     Reply  // of the next hop, or the reason in Text
-	Other     ID     // another message
-	envelope  []byte // Accepted only: the envelope's record without Prefix
+	Recipient int               // index in Envelope.Recipients; -1 if it is about all
+	Reply     Reply             // of the next hop, or the reason in Text
+	Other     ID                // another message
+	Data      map[string]string // what else is known, never content; at most MaxEventData
+	envelope  []byte            // Accepted only: the envelope's record without Prefix
 }
 
 func encodeEvent(e Event) []byte {
@@ -44,6 +54,7 @@ func encodeEvent(e Event) []byte {
 	r.text(fieldEventText, e.Reply.Text)
 	r.text(fieldEventOther, string(e.Other))
 	r.bytes(fieldEventEnv, e.envelope)
+	r.pairs(fieldEventData, e.Data)
 	return r.seal()
 }
 
@@ -73,6 +84,8 @@ func decodeEvent(raw []byte) (Event, error) {
 			e.Other = ID(f.text())
 		case fieldEventEnv:
 			e.envelope = append([]byte(nil), f.value...)
+		case fieldEventData:
+			err = takePair(&e.Data, f.value)
 		}
 		return err
 	})
@@ -96,20 +109,28 @@ func (q *Queue) Trace(id ID) (*Envelope, []Event, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("trace: %w", err)
 	}
+	if err := q.enter(); err != nil {
+		return nil, nil, err
+	}
+	defer q.leave()
 	var (
-		envelope *Envelope
-		events   []Event
-		bad      error
+		envelope      *Envelope
+		events, notes []Event
+		bad           error
 	)
 	upper := append(idKey(keyTrace, b), 0xff, 0xff, 0xff, 0xff)
-	err = q.store.scan(idKey(keyTrace, b), upper, func(_, value []byte) bool {
+	err = q.store.scan(idKey(keyTrace, b), upper, func(key, value []byte) bool {
 		event, err := decodeEvent(value)
 		if err == nil && event.envelope != nil {
 			envelope, err = decodeEnvelope(keyMessage, id, event.envelope)
 		}
 		bad = err
-		events = append(events, event)
-		return err == nil
+		if isNote(key) {
+			notes = append(notes, event)
+		} else {
+			events = append(events, event)
+		}
+		return err == nil && len(events)+len(notes) < maxTrace
 	})
 	switch {
 	case err != nil:
@@ -119,5 +140,23 @@ func (q *Queue) Trace(id ID) (*Envelope, []Event, error) {
 	case len(events) == 0:
 		return nil, nil, fmt.Errorf("trace %s: %w", id, ErrUnknown)
 	}
-	return envelope, events, nil
+	return envelope, mergeEvents(events, notes), nil
+}
+
+// maxTrace bounds the events that Trace returns; the rest is left out.
+const maxTrace = 100_000
+
+// mergeEvents puts notes between the events, by time; both keep their own order.
+func mergeEvents(events, notes []Event) []Event {
+	if len(notes) == 0 {
+		return events
+	}
+	all := make([]Event, 0, len(events)+len(notes))
+	for _, e := range events {
+		for len(all) > 0 && len(notes) > 0 && notes[0].Time.Before(e.Time) {
+			all, notes = append(all, notes[0]), notes[1:]
+		}
+		all = append(all, e)
+	}
+	return append(all, notes...)
 }

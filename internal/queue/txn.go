@@ -12,6 +12,7 @@ type txn struct {
 	q      *Queue
 	batch  *pebble.Batch
 	counts map[string]Counts
+	tally  tally
 	dues   []dueEntry
 	learn  []func() // under q.mu
 	after  []func() // later, without lock
@@ -34,6 +35,8 @@ func (t *txn) addDue(e dueEntry) {
 	t.dues = append(t.dues, e)
 }
 
+func (t *txn) deleteDue(e dueEntry) { t.delete(dueKey(e.lane, e.class, e.due, e.id)) }
+
 // commit makes t durable. After errUnsure it may still become so, and the memory
 // learns of it then.
 func (t *txn) commit(ctx context.Context) error {
@@ -48,6 +51,7 @@ func (t *txn) commit(ctx context.Context) error {
 // before the caller goes on; what it returns runs after that.
 func (t *txn) done(stored bool) (after func()) {
 	if stored {
+		t.q.meter.count(t.tally)
 		t.q.mu.Lock()
 		for tenant, c := range t.counts {
 			t.q.totals[tenant] = t.q.totals[tenant].plus(c)
