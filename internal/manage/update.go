@@ -110,6 +110,7 @@ type QueueCounts struct {
 	Recipients int64 `json:"recipients"`
 	Bytes      int64 `json:"bytes"`
 	Dead       int64 `json:"dead"`
+	Held       int64 `json:"held,omitempty"`
 }
 
 // AuditHead is the newest entry of apid's audit record, for keeping elsewhere:
