@@ -153,7 +153,7 @@ func (c *Client) failed(enhanced, what string, cause error) *Failure {
 	if cause != nil {
 		f = own(Temporary, enhanced, "%s: %v", what, cause)
 	}
-	f.Cause, f.Server = cause, c.name
+	f.Cause, f.Server, f.Lost = cause, c.name, true
 	return f
 }
 
@@ -162,7 +162,7 @@ func (c *Client) failed(enhanced, what string, cause error) *Failure {
 func (c *Client) refused(r answer, to string) *Failure {
 	c.broken = true
 	f := own(Temporary, "4.3.0", "server answered %s with %s", to, r.reply())
-	f.Server = c.name
+	f.Server, f.Lost = c.name, true
 	return f
 }
 

@@ -89,6 +89,7 @@ type Result struct {
 	Server  string // who answered, "" if nobody did
 	Relayed bool   // Delivered to a server that does not report further
 	Unsure  bool   // Temporary, but the server may have taken it
+	Lost    bool   // Temporary: no server could be reached, or the connection broke
 }
 
 // Reply is an answer of a server, or our own reason in its form (Code 0).
@@ -111,6 +112,7 @@ type Failure struct {
 	Reply   Reply
 	Server  string
 	Unsure  bool
+	Lost    bool // says something about the server, not about the message
 	Cause   error
 }
 
@@ -130,11 +132,11 @@ func own(o Outcome, enhanced, format string, args ...any) *Failure {
 }
 
 // ResultsOf makes the same result for n recipients of an error; one that is no
-// *Failure counts as temporary.
+// *Failure counts as temporary, and as said about the server.
 func ResultsOf(err error, n int) []Result {
-	r := Result{Reply: Reply{Enhanced: "4.4.0", Text: printable(err.Error())}}
+	r := Result{Reply: Reply{Enhanced: "4.4.0", Text: printable(err.Error())}, Lost: true}
 	if f, ok := err.(*Failure); ok {
-		r = Result{Outcome: f.Outcome, Reply: f.Reply, Server: f.Server, Unsure: f.Unsure}
+		r = Result{Outcome: f.Outcome, Reply: f.Reply, Server: f.Server, Unsure: f.Unsure, Lost: f.Lost}
 	}
 	all := make([]Result, n)
 	for i := range all {

@@ -60,7 +60,8 @@ func (r *Route) client(ctx context.Context) (c *Client, reused bool, err error) 
 	if err != nil {
 		return nil, false, err
 	}
-	err = own(Temporary, "4.4.4", "there is no server to deliver to")
+	none := own(Temporary, "4.4.4", "there is no server to deliver to")
+	none.Lost, err = true, none
 	for _, s := range servers {
 		if c, err = Dial(ctx, s, r.limits); err == nil {
 			return c, false, nil

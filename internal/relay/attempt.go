@@ -13,20 +13,56 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
 
-// attempt tries to deliver one message to the recipients that are due, and
-// records what came of it.
-func (r *Relay) attempt(ctx context.Context, e *queue.Envelope, due []int) {
-	if err := r.o.Queue.Begin(e.ID); err != nil {
-		r.o.Log.Warn("attempt not begun", "id", e.ID, "error", err)
-		r.o.Queue.Release(e.ID)
-		return
-	}
+// attempt tries to deliver one message, whose attempt is begun, to the recipients
+// that are due, and records what came of it. It calls sent when the next hop is
+// done with it, once.
+func (r *Relay) attempt(ctx context.Context, e *queue.Envelope, due []int, sent func(feedback, string)) {
 	results, corrupt := r.deliver(ctx, e, due)
-	v := r.judge(e, due, results)
+	cut := r.dispatcher.ctx.Err() != nil // the relay stops
+	if cut {
+		sent(noFeedback, "")
+	} else {
+		sent(feedbackOf(results))
+	}
+	v := r.judge(e, due, results, cut)
 	if corrupt != nil {
 		v.outcome.Dead = "the stored message is damaged: " + corrupt.Error()
 	}
 	r.record(e, v)
+}
+
+// feedbackOf says what results tell about the server.
+func feedbackOf(results []nexthop.Result) (feedback, string) {
+	deferred := 0
+	for _, res := range results {
+		switch {
+		case res.Lost && res.Unsure:
+			return hung, replyText(res)
+		case res.Lost:
+			return lost, replyText(res)
+		case res.Outcome == nexthop.Temporary && res.Reply.Code != 0:
+			deferred++
+		case res.Outcome == nexthop.Temporary: // a fault of ours
+			return noFeedback, ""
+		}
+	}
+	if deferred == len(results) {
+		return busy, ""
+	}
+	return served, ""
+}
+
+// notMade ends an attempt that was begun and never made: nothing is held against
+// the message, and it is due as before.
+func (r *Relay) notMade(e *queue.Envelope, due []int, why string) {
+	var o queue.Outcome
+	for _, i := range due {
+		o.Results = append(o.Results, queue.Result{Recipient: i, State: queue.Waiting, NextTry: e.Recipients[i].NextTry,
+			Reply: queue.Reply{Enhanced: "4.3.2", Text: why}})
+	}
+	if err := r.o.Queue.Finish(e.ID, o); err != nil {
+		r.o.Log.Error("attempt not taken back", "id", e.ID, "error", err)
+	}
 }
 
 // deliver hands the message to its next hop. corrupt says that it cannot be read
@@ -105,8 +141,9 @@ type verdict struct {
 }
 
 // judge turns results into what is recorded: a temporary failure waits for its
-// next time, or is given up when there is none.
-func (r *Relay) judge(e *queue.Envelope, due []int, results []nexthop.Result) verdict {
+// next time, or is given up when there is none. One that was cut is due at once,
+// for the next start.
+func (r *Relay) judge(e *queue.Envelope, due []int, results []nexthop.Result, cut bool) verdict {
 	var v verdict
 	at := time.Now()
 	for k, i := range due {
@@ -129,6 +166,9 @@ func (r *Relay) judge(e *queue.Envelope, due []int, results []nexthop.Result) ve
 			if out.NextTry = next; !ok {
 				out.State = queue.Failed
 				out.Reply.Enhanced = "4.4.7" // delivery time expired (RFC 3463 §3.5)
+			}
+			if cut {
+				out.State, out.NextTry = queue.Waiting, at
 			}
 		}
 		if out.State == queue.Failed {

@@ -5,34 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
 
-// Bounds of delivery.
+// Bounds of delivery. See pace.go for those of one destination.
 const (
-	// maxAttempts is how many deliveries run at once in all, and maxPerLane how
-	// many of them to one destination: TR-01201 says nothing, and a tenant's server
-	// has few places.
-	maxAttempts = 64
-	maxPerLane  = 8
-	// maxWaiting is how many messages of one destination may be held in memory
-	// while its places are taken.
-	maxWaiting = 2 * maxPerLane
-	// batch is how many messages are taken from the queue at once.
-	batch = 32
+	// maxAttempts is how many deliveries run at once in all.
+	maxAttempts = 256
+	// maxHeld is how many messages may be held in memory before they are begun.
+	maxHeld = 1024
+	// maxRecording is how many ended attempts may wait for the disk.
+	maxRecording = 256
+	// batch is how many messages are taken from the queue at once, and begun in one
+	// batch.
+	batch = 64
 	// attemptLimit bounds one delivery; 64 MiB at 64 KiB/s take 17 minutes.
 	attemptLimit = time.Hour
-	// stopGrace is how long attempts may go on when the relay stops.
-	stopGrace = 10 * time.Second
+	// stopGrace is how long attempts may go on when the relay stops: what is left of
+	// the 10 s that it may take in all is for recording what became of them.
+	stopGrace = 8 * time.Second
 	// pollInterval is how often the queue is asked, and its health looked at, when it
 	// said it had nothing.
 	pollInterval = 2 * time.Second
 	// sickLimit is how long the queue may be sick: some faults of the disk pass.
 	sickLimit = 5 * time.Second
-	// busyInterval is how often it is asked while all that was due had no place.
-	busyInterval = 250 * time.Millisecond
 	// retryQueue is the pause after the queue could not be read.
 	retryQueue = time.Second
 )
@@ -42,11 +42,57 @@ const (
 func (r *Relay) Deliver(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	d := &dispatcher{r: r, ctx: work, lanes: map[string]*lane{}, done: make(chan job, maxAttempts)}
+	d := r.dispatcher
+	d.ctx = work
 	err := d.loop(ctx)
 	d.stop(cut)
 	r.routes.close()
 	return err
+}
+
+// dispatcher hands due messages to attempts. One goroutine works on it; others
+// only look.
+//
+// A message goes: taken from the queue (held) → chosen in turn, begun together
+// with others in one synced batch → sent, when a place at its destination is free
+// → recorded. Only sending needs a place, so no connection waits for the disk.
+type dispatcher struct {
+	r      *Relay
+	ctx    context.Context // of attempts
+	events chan event      // never blocks: it has room for everything under way
+
+	// mu is held while the dispatcher changes what is below. The queue asks skip under
+	// its own lock: nothing but this goroutine may ask the queue with mu held.
+	mu        sync.Mutex
+	dests     map[string]*destination
+	held      int
+	sending   int
+	recording int
+	chosen    []job // wait for the Begin under way to end
+	beginning int
+	snapshot  *tenants.Snapshot // when destinations that are down were last hastened
+}
+
+// event is something that came to its end.
+type event struct {
+	kind     eventKind
+	job      job
+	jobs     []job // begun
+	feedback feedback
+	reason   string
+}
+
+type eventKind int
+
+const (
+	evBegun eventKind = iota
+	evSent
+	evRecorded
+	evRefused // job could not be begun
+)
+
+func newDispatcher(r *Relay) *dispatcher {
+	return &dispatcher{r: r, dests: map[string]*destination{}, events: make(chan event, 4*maxAttempts+maxHeld)}
 }
 
 // loop runs rounds until ctx ends or the queue has been sick for too long.
@@ -66,165 +112,313 @@ func (d *dispatcher) loop(ctx context.Context) error {
 			return fmt.Errorf("deliver: %w", err)
 		case err != nil:
 			d.r.o.Log.Error("queue cannot be read", "error", err)
-			d.wait(ctx, retryQueue)
+			d.wait(ctx, retryQueue, nil)
 		}
 	}
 	return ctx.Err()
 }
 
-// dispatcher hands due messages to attempts. It runs on one goroutine.
-type dispatcher struct {
-	r       *Relay
-	ctx     context.Context // of attempts
-	lanes   map[string]*lane
-	running int
-	held    int // in lanes, waiting for a place
-	done    chan job
-}
-
-// job is a message that was handed out, for the recipients due at that time.
-type job struct {
-	*queue.Envelope
-	at time.Time
-}
-
-// lane is one destination: a tenant's way out or in.
-type lane struct {
-	running int
-	waiting []job
-}
-
-func laneOf(e job) string { return e.Tenant + " " + e.Hop }
-
 // round takes what is due, starts what has a place, and waits for something to
 // happen.
 func (d *dispatcher) round(ctx context.Context) error {
-	if room := maxAttempts + batch - d.running - d.held; room > 0 {
-		at := time.Now()
-		list, err := d.r.o.Queue.Due(at, min(batch, room))
+	d.hasten()
+	for {
+		n, err := d.fill()
 		if err != nil {
 			return err
 		}
-		kept := 0
-		for _, e := range list {
-			if d.assign(job{e, at}) {
-				kept++
-			}
+		d.start()
+		if n == 0 {
+			break
 		}
-		if kept > 0 {
-			return nil // there may be more
-		}
-		if len(list) > 0 {
-			// What is due has no place. Giving it back wakes the queue, so a wake says
-			// nothing now; others are looked for at a steady pace.
-			d.wait(ctx, busyInterval)
-			return nil
-		}
-		d.idle(ctx)
-		return nil
 	}
-	d.wait(ctx, pollInterval)
+	d.wait(ctx, d.patience(), d.r.o.Queue.Wake())
 	return nil
 }
 
-// assign starts an attempt, or keeps the message for the next free place, or
-// gives it back.
-func (d *dispatcher) assign(e job) bool {
-	l := d.lanes[laneOf(e)]
-	if l == nil {
-		l = &lane{}
-		d.lanes[laneOf(e)] = l
+// fill takes messages from the queue for the lanes that have room.
+func (d *dispatcher) fill() (int, error) {
+	d.mu.Lock()
+	room := min(batch, maxHeld-d.held)
+	d.mu.Unlock()
+	if room <= 0 {
+		return 0, nil
 	}
-	switch {
-	case l.running < maxPerLane && d.running < maxAttempts:
-		d.start(l, e)
-	case len(l.waiting) < maxWaiting:
-		l.waiting = append(l.waiting, e)
+	at := time.Now()
+	list, err := d.r.o.Queue.Due(at, room, d.skip)
+	if err != nil {
+		return 0, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, e := range list {
+		dest := d.dest(destinationOf(e.Tenant, e.Hop))
+		dest.add(job{e, at, dest})
 		d.held++
-	default:
-		d.r.o.Queue.Release(e.ID)
-		return false
 	}
-	return true
+	return len(list), nil
 }
 
-func (d *dispatcher) start(l *lane, e job) {
-	l.running++
-	d.running++
-	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				d.r.o.Log.Error("panic in a delivery", "id", e.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+// skip is for queue.Due: lanes that have enough here, or whose destination is
+// down.
+func (d *dispatcher) skip(tenant, hop string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dest := d.dests[destinationOf(tenant, hop)]
+	return dest != nil && (!dest.ready(time.Now()) || !dest.hungry(tenant))
+}
+
+// down reports whether a lane's destination cannot be reached now.
+func (d *dispatcher) down(tenant, hop string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dest := d.dests[destinationOf(tenant, hop)]
+	return dest != nil && dest.open
+}
+
+func (d *dispatcher) dest(name string) *destination {
+	dest := d.dests[name]
+	if dest == nil {
+		dest = newDestination(name)
+		d.dests[name] = dest
+	}
+	return dest
+}
+
+// start begins what has its turn, and sends what is begun and has a place.
+func (d *dispatcher) start() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := time.Now()
+	for name, dest := range d.dests {
+		for d.sending < maxAttempts && d.recording < maxRecording {
+			j, ok := dest.next()
+			if !ok {
+				break
 			}
-			d.done <- e
-		}()
-		ctx, cancel := context.WithTimeout(d.ctx, attemptLimit)
-		defer cancel()
-		d.r.attempt(ctx, e.Envelope, e.DueAt(e.at))
-	}()
-}
-
-// finished frees the place of an attempt and fills it again, first for the
-// destination that has fewest.
-func (d *dispatcher) finished(e job) {
-	d.lanes[laneOf(e)].running--
-	d.running--
-	var next *lane
-	for name, l := range d.lanes {
-		switch {
-		case l.running == 0 && len(l.waiting) == 0:
-			delete(d.lanes, name)
-		case len(l.waiting) > 0 && l.running < maxPerLane && (next == nil || l.running < next.running):
-			next = l
+			d.sending++
+			go d.send(j)
+		}
+		for len(d.chosen) < maxAttempts {
+			j, ok := dest.choose(at)
+			if !ok {
+				break
+			}
+			d.held--
+			d.chosen = append(d.chosen, j)
+		}
+		if dest.forgettable(at) {
+			delete(d.dests, name)
 		}
 	}
-	if next != nil {
-		e, next.waiting = next.waiting[0], next.waiting[1:]
-		d.held--
-		d.start(next, e)
+	if d.beginning == 0 && len(d.chosen) > 0 {
+		n := min(len(d.chosen), batch)
+		jobs := d.chosen[:n:n]
+		d.chosen, d.beginning = d.chosen[n:], n
+		go d.begin(jobs)
 	}
 }
 
-// idle waits until the queue may have something.
-func (d *dispatcher) idle(ctx context.Context) {
-	wait := pollInterval
-	if at, ok := d.r.o.Queue.NextDue(); ok {
-		wait = max(0, min(wait, time.Until(at)))
+// begin records the attempts at several messages in one batch. If that fails, it
+// tries them one by one: one message must not stop the others.
+func (d *dispatcher) begin(jobs []job) {
+	ids := make([]queue.ID, len(jobs))
+	for i, j := range jobs {
+		ids[i] = j.ID
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	case <-d.r.o.Queue.Wake():
-	case e := <-d.done:
-		d.finished(e)
+	err := d.r.o.Queue.Begin(ids...)
+	if err == nil {
+		d.events <- event{kind: evBegun, jobs: jobs}
+		return
 	}
+	var good []job
+	for _, j := range jobs {
+		if err := d.r.o.Queue.Begin(j.ID); err != nil {
+			d.r.o.Log.Warn("attempt not begun", "id", j.ID, "error", err)
+			d.r.o.Queue.Release(j.ID)
+			d.events <- event{kind: evRefused, job: j}
+			continue
+		}
+		good = append(good, j)
+	}
+	d.events <- event{kind: evBegun, jobs: good}
 }
 
-// wait waits for a free place.
-func (d *dispatcher) wait(ctx context.Context, limit time.Duration) {
+// send runs an attempt: its place is free again before the outcome is recorded.
+func (d *dispatcher) send(j job) {
+	placed := true
+	defer func() {
+		if p := recover(); p != nil {
+			d.r.o.Log.Error("panic in a delivery", "id", j.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if placed {
+				d.events <- event{kind: evSent, job: j}
+			}
+		}
+		d.events <- event{kind: evRecorded, job: j}
+	}()
+	ctx, cancel := context.WithTimeout(d.ctx, attemptLimit)
+	defer cancel()
+	d.r.attempt(ctx, j.Envelope, j.DueAt(j.at), func(f feedback, reason string) {
+		placed = false
+		d.events <- event{kind: evSent, job: j, feedback: f, reason: reason}
+	})
+}
+
+// wait waits for events, at most as long as limit, and takes all that are there.
+func (d *dispatcher) wait(ctx context.Context, limit time.Duration, wake <-chan struct{}) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case e := <-d.done:
-		d.finished(e)
+	case <-wake:
+	case e := <-d.events:
+		d.take(e)
+	}
+	for {
+		select {
+		case e := <-d.events:
+			d.take(e)
+		default:
+			return
+		}
 	}
 }
 
-// stop gives back what waits and lets attempts end.
-func (d *dispatcher) stop(cut context.CancelFunc) {
-	for _, l := range d.lanes {
-		for _, e := range l.waiting {
-			d.r.o.Queue.Release(e.ID)
-		}
-		l.waiting = nil
+// patience is how long nothing can become due, if no event comes.
+func (d *dispatcher) patience() time.Duration {
+	wait := pollInterval
+	if at, ok := d.r.o.Queue.NextDue(d.skip); ok && !d.laden() {
+		wait = max(0, min(wait, time.Until(at)))
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, dest := range d.dests {
+		if dest.open && !dest.probing {
+			wait = max(0, min(wait, time.Until(dest.retry)))
+		}
+	}
+	return wait
+}
+
+// laden reports whether no more messages can be held.
+func (d *dispatcher) laden() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.held >= maxHeld
+}
+
+// take draws the conclusions from an event.
+func (d *dispatcher) take(e event) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch e.kind {
+	case evBegun:
+		d.beginning = 0
+		for _, j := range e.jobs {
+			j.dest.ahead--
+			j.dest.begun = append(j.dest.begun, j)
+		}
+		for _, j := range e.jobs {
+			d.putBackIfDown(j.dest)
+		}
+	case evRefused:
+		j := e.job
+		j.dest.ahead--
+		j.dest.ended(j.dest.lanes[j.Tenant])
+		j.dest.learn(noFeedback, time.Now(), false, "")
+	case evSent:
+		d.sending--
+		d.recording++
+		d.learn(e)
+	case evRecorded:
+		d.recording--
+	}
+}
+
+// learn gives a place back and tells the destination how it went.
+func (d *dispatcher) learn(e event) {
+	dest, was := e.job.dest, e.job.dest.open
+	dest.sent(e.job)
+	dest.learn(e.feedback, time.Now(), len(dest.begun) > 0 || dest.waiting > 0, e.reason)
+	switch {
+	case dest.open && !was:
+		d.r.o.Log.Warn("destination is down", "destination", dest.name, "reason", dest.reason, "next", dest.retry)
+		ids := dest.empty()
+		d.held -= len(ids)
+		d.r.o.Queue.Release(ids...)
+	case was && !dest.open:
+		d.r.o.Log.Info("destination answers again", "destination", dest.name)
+	}
+	d.putBackIfDown(dest)
+}
+
+// putBackIfDown takes back what was begun ahead at a destination that turned out
+// to be down, except for the probe.
+func (d *dispatcher) putBackIfDown(dest *destination) {
+	if !dest.open || dest.probing {
+		return
+	}
+	for _, j := range dest.begun {
+		dest.ended(dest.lanes[j.Tenant])
+		d.putBack(j, "next hop cannot be reached: "+dest.reason)
+	}
+	dest.begun = nil
+}
+
+// putBack ends an attempt that was begun and never made. The message is due as
+// before.
+func (d *dispatcher) putBack(j job, why string) {
+	d.recording++
+	go func() {
+		defer func() { d.events <- event{kind: evRecorded, job: j} }()
+		d.r.notMade(j.Envelope, j.DueAt(j.at), why)
+	}()
+}
+
+// hasten lets destinations that are down be tried at once after a change of the
+// configuration.
+func (d *dispatcher) hasten() {
+	s := d.r.o.Tenants.Snapshot()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.snapshot == s {
+		return
+	}
+	d.snapshot = s
+	for _, dest := range d.dests {
+		dest.hasten(time.Now())
+	}
+}
+
+// stop gives back what was not sent yet and lets attempts end.
+func (d *dispatcher) stop(cut context.CancelFunc) {
 	timer := time.AfterFunc(stopGrace, cut)
 	defer timer.Stop()
-	for d.running > 0 {
-		d.finished(<-d.done)
+	d.mu.Lock()
+	for _, dest := range d.dests {
+		d.r.o.Queue.Release(dest.empty()...)
 	}
+	for _, j := range d.chosen {
+		d.r.o.Queue.Release(j.ID)
+	}
+	d.chosen = nil
+	d.mu.Unlock()
+	for d.underWay() {
+		d.take(<-d.events)
+	}
+}
+
+// underWay puts back what is begun and reports whether something is to be waited
+// for.
+func (d *dispatcher) underWay() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, dest := range d.dests {
+		for _, j := range dest.begun {
+			d.putBack(j, "the gateway was stopped before the attempt")
+		}
+		dest.begun = nil
+	}
+	return d.sending+d.recording+d.beginning > 0
 }

@@ -50,8 +50,9 @@ const (
 
 // Relay is the relay's logic; listeners and the queue belong to the caller.
 type Relay struct {
-	o      Options
-	routes routes
+	o          Options
+	routes     routes
+	dispatcher *dispatcher
 }
 
 // New makes a relay. Deliver makes it deliver; Outgoing and Incoming accept.
@@ -61,6 +62,7 @@ func New(o Options) *Relay {
 	}
 	r := &Relay{o: o}
 	r.routes.open = r.tenantRoute
+	r.dispatcher = newDispatcher(r)
 	return r
 }
 

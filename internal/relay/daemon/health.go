@@ -27,6 +27,7 @@ func (d *Daemon) conditions(stats queue.Stats) []manage.Condition {
 	all := d.storeConditions()
 	all = append(all, d.certificateConditions()...)
 	all = append(all, d.revocationConditions()...)
+	all = append(all, d.relay.Conditions()...)
 	return append(all, mailConditions(stats)...)
 }
 
