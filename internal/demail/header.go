@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -38,6 +39,19 @@ func (f Field) Value() string {
 	return strings.Trim(string(bytes.ReplaceAll(v, crlf, nil)), " \t")
 }
 
+// Text is the value as written, folds included, without white space around it.
+func (f Field) Text() string { return string(bytes.Trim(f.raw[f.value:], " \t\r\n")) }
+
+// ASCII reports whether the whole field is.
+func (f Field) ASCII() bool {
+	for _, b := range f.raw {
+		if b >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
 // Raw is a copy of the field's bytes, with every CRLF in it.
 func (f Field) Raw() []byte { return bytes.Clone(f.raw) }
 
@@ -51,6 +65,10 @@ func (h *Header) Clone() *Header {
 
 // Fields lists the fields from the top. Changing the slice does not change h.
 func (h *Header) Fields() []Field { return slices.Clone(h.fields) }
+
+// All goes through the fields from the top, with their index. Within the loop
+// fields may be replaced by Set, and not more.
+func (h *Header) All() iter.Seq2[int, Field] { return slices.All(h.fields) }
 
 // Has reports whether there is a field of that name.
 func (h *Header) Has(name string) bool { return h.first(name) >= 0 }
@@ -126,6 +144,16 @@ func (h *Header) Replace(name, value string) error {
 	rest := slices.DeleteFunc(h.fields[i+1:], func(g Field) bool { return g.Is(name) })
 	h.fields = h.fields[:i+1+len(rest)]
 	return nil
+}
+
+// Set gives the i-th field from the top a new value and keeps its name as written;
+// for the value see Prepend. On an error nothing changes.
+func (h *Header) Set(i int, value string) error {
+	f, err := newField(h.fields[i].Name(), value)
+	if err == nil {
+		h.fields[i] = f
+	}
+	return err
 }
 
 // Size is how many bytes WriteTo writes.
