@@ -39,6 +39,7 @@ require (
 	golang.org/x/net v0.62.0 // ICMP for tests of the packet filter; a bound on connections in the simulated provider
 	golang.org/x/sys v0.49.0 // system calls that the standard library does not have
 	golang.org/x/term v0.47.0 // is it a terminal: progress bars or plain lines
+	golang.org/x/text v0.43.0 // character sets of subjects in which keywords are looked for
 	golang.org/x/time v0.12.0 // rate limits
 	golang.org/x/tools v0.52.0 // txtar: folders of broken inputs in one file
 	gvisor.dev/gvisor v0.0.0-20260224225140-573d5e7127a8 // the TCP/IP stack of the virtual networks in tests
@@ -83,7 +84,6 @@ require (
 	golang.org/x/exp v0.0.0-20260312153236-7ab1446f8b90 // indirect
 	golang.org/x/exp/typeparams v0.0.0-20231108232855-2478ac86f678 // indirect
 	golang.org/x/sync v0.24.0 // indirect
-	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20250825161204-c5933d9347a5 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
 	honnef.co/go/tools v0.8.2 // indirect
