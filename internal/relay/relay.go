@@ -36,8 +36,8 @@ type Options struct {
 
 // Bounds of the relay. Those of sessions are smtpguard's.
 const (
-	// maxHeader bounds a message's header in bytes; an open session holds it while
-	// it works on it. A De-Mail to a thousand recipients names them three times.
+	// maxHeader bounds an incoming message's header in bytes; an open session holds
+	// it while it works on it. A De-Mail to a thousand recipients names them three times.
 	maxHeader = 512 << 10
 	// maxReceived and maxOwnReceived end loops (RFC 5321 §6.3).
 	maxReceived    = 100
@@ -53,6 +53,7 @@ type Relay struct {
 	o          Options
 	routes     routes
 	dispatcher *dispatcher
+	meters     meters // of tenants' systems
 }
 
 // New makes a relay. Deliver makes it deliver; Outgoing and Incoming accept.
