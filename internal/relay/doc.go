@@ -5,14 +5,26 @@
 //
 // # The way out (tenant to provider)
 //
-// The tenant is known by its client certificate. Reverse-path, From, Sender and
-// x-de-mail-sender must each belong to one of its De-Mail addresses, in a domain
-// that may send; they and Reply-To, To and Cc are rewritten by the tenant's
-// mapping. Recipients must be De-Mail addresses: nothing leaves to the Internet.
-// Fields that only the provider sets are removed, dispatch options are checked and
-// never weakened (TR-01201-3.4 §3.1; TR-01201, security module, chapter 10), Bcc,
-// Received and Return-Path are removed, Date, Message-ID and Subject are added if
-// they are missing. The body passes byte for byte.
+// A tenant's system is known by its client certificate, or by its network and SMTP
+// AUTH (PLAIN, LOGIN); before that MAIL gets 530. Who it is, is asked anew when the
+// configuration has changed. Reverse-path, From, Sender, Resent-From, Resent-Sender
+// and x-de-mail-sender must each belong to one of the tenant's De-Mail addresses, in
+// a domain that may send, and to the system: an application (Fachverfahren) has
+// addresses of its own. They and Reply-To, To and Cc are rewritten by the tenant's
+// mapping, and nothing in these fields but the address changes. Recipients must be
+// De-Mail addresses: nothing leaves to the Internet.
+//
+// Dispatch options come from header fields, else from the tenant's default, else
+// from keywords in the subject (see letter.dispatch); they are checked and never
+// weakened (TR-01201-3.4 §3.1; TR-01201, security module, chapter 10). What was
+// asked for, and why, stands in the trace and in the answer. Fields that only the
+// provider sets are removed, and so are Bcc, Return-Path and, unless the tenant
+// keeps them, Received; Date, Message-ID and Subject are added if they are missing.
+// The body passes byte for byte.
+//
+// Of its own mail a tenant says what is urgent (see precedence). How much its
+// systems may hand in is bounded by its rates, its size limit, and the room that
+// the queue reserves for each open transaction.
 //
 // # The way in (provider to tenant)
 //

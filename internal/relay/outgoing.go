@@ -1,10 +1,7 @@
 package relay
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"io"
 	"strings"
 
 	"github.com/emersion/go-smtp"
@@ -18,15 +15,8 @@ import (
 // outgoing takes mail from tenants' systems.
 type outgoing struct{ r *Relay }
 
-// Attributes of an outgoing message.
-const (
-	attrReturn  = "return"  // who gets reports: the sender's e-mail address
-	attrOptions = "options" // dispatch options that were asked for
-	attrRemoved = "removed" // provider's fields that the tenant had set
-	attrSystem  = "system"  // which of the tenant's systems handed it in
-)
-
-// Admit implements smtpguard.Backend.
+// Admit implements smtpguard.Backend. Without a certificate that is known, a peer
+// may come in to log in where systems do so at all.
 func (o outgoing) Admit(ctx context.Context, peer *smtpguard.Peer) (smtpguard.Session, error) {
 	s := &outSession{r: o.r, ctx: ctx, peer: peer}
 	if err := s.identify(); err != nil {
@@ -35,44 +25,44 @@ func (o outgoing) Admit(ctx context.Context, peer *smtpguard.Peer) (smtpguard.Se
 	return s, nil
 }
 
-// outSession is one connection of a tenant's system.
+// outSession is one connection of a tenant's system. Between messages it holds
+// nothing but what stands here.
 type outSession struct {
-	r      *Relay
-	ctx    context.Context
-	peer   *smtpguard.Peer
-	snap   *tenants.Snapshot
-	system *tenants.System
+	r       *Relay
+	ctx     context.Context
+	peer    *smtpguard.Peer
+	snap    *tenants.Snapshot
+	system  *tenants.System // nil: not known yet
+	login   bool            // known by AUTH
+	counted string          // the tenant that this connection counts for, "" for none
 
-	open    bool // a transaction
-	from    demail.Address
-	back    string // the sender as given: where reports go
-	options smtp.MailOptions
-	rcpts   []queue.Recipient
+	mail *transaction // nil: none is open
 }
 
-// identify finds the tenant anew when the configuration has changed, so that a
-// system that was taken out does not go on on an open connection.
-func (s *outSession) identify() error {
-	snap := s.r.o.Tenants.Snapshot()
-	if snap == s.snap {
-		return nil
-	}
-	system, err := snap.System(s.peer.TLS.PeerCertificates, s.peer.Remote.Addr(), now())
-	if err != nil {
-		e := smtpguard.Errorf(550, "5.7.1", "your certificate is not that of a registered system / Ihr Zertifikat gehoert zu keinem eingetragenen System")
-		e.Cause, e.Close = err, true
-		return e
-	}
-	s.snap, s.system = snap, system
-	return nil
+// transaction is one message's envelope as far as it came.
+type transaction struct {
+	from    demail.Address
+	given   string // the sender as given
+	options smtp.MailOptions
+	rcpts   []queue.Recipient
+	release func() // gives back the room that is reserved
 }
 
 // MaxSize implements smtpguard.Sizer.
-func (s *outSession) MaxSize() int64 { return s.system.Tenant.MaxSize }
+func (s *outSession) MaxSize() int64 {
+	if s.system == nil {
+		return s.snap.Largest()
+	}
+	return s.system.Tenant.MaxSize
+}
 
 // Mail implements smtpguard.Session.
 func (s *outSession) Mail(from string, o *smtp.MailOptions) error {
+	s.Reset()
 	if err := s.identify(); err != nil {
+		return err
+	}
+	if err := s.known(); err != nil {
 		return err
 	}
 	t := s.system.Tenant
@@ -80,41 +70,67 @@ func (s *outSession) Mail(from string, o *smtp.MailOptions) error {
 		return refuse(t, 550, "5.7.1", "Nachrichten ohne Absender (Meldungen) sind keine De-Mail; behalten Sie sie im eigenen Netz",
 			"messages without a sender (reports) are no De-Mail; keep them in your own network")
 	}
-	a, err := ownSender(t, from)
+	a, err := ownSender(s.system, from)
 	if err != nil {
 		return err
 	}
-	if err := s.r.o.Queue.Room(t.MaxSize, 1); err != nil {
-		return storeFault(err)
+	if err := checkMailOptions(t, o); err != nil {
+		return err
 	}
-	s.open, s.from, s.options, s.rcpts = true, a, *o, nil
-	s.back = returnAddress(t, from, a)
+	if !s.r.meters.message(t, now()) {
+		return refuse(t, 451, "4.7.1", "mehr als %d Nachrichten in einer Minute; senden Sie spaeter erneut, oder lassen Sie die Grenze erhoehen",
+			"more than %d messages in one minute; send again later, or have the limit raised", t.Rates.MessagesPerMinute)
+	}
+	release, err := s.r.reserve(o.Size, t.MaxSize)
+	if err != nil {
+		return storeRefusal(t, err)
+	}
+	s.mail = &transaction{from: a, given: from, options: *o, release: release}
 	return nil
-}
-
-// returnAddress is the e-mail address behind a sender.
-func returnAddress(t *tenants.Tenant, from string, a demail.Address) string {
-	if _, mapped := t.Table.DeMail(from); mapped {
-		return from
-	}
-	if mail := t.Table.Mail(a); len(mail) > 0 {
-		return mail[0]
-	}
-	return t.Postmaster
 }
 
 // Rcpt implements smtpguard.Session.
 func (s *outSession) Rcpt(to string, o *smtp.RcptOptions) error {
-	if !s.open {
+	if s.mail == nil {
 		return smtpguard.Errorf(503, "5.5.1", "MAIL comes first")
+	}
+	t := s.system.Tenant
+	a, err := s.recipient(to)
+	if err != nil {
+		return err
+	}
+	if err := checkRcptOptions(t, o); err != nil {
+		return err
+	}
+	if len(s.mail.rcpts) >= queue.MaxRecipients {
+		return refuse(t, 452, "4.5.3", "mehr als %d Empfaenger; senden Sie die uebrigen in einer weiteren Nachricht",
+			"more than %d recipients; send to the others in a further message", queue.MaxRecipients)
+	}
+	if !s.r.meters.recipient(t, now()) {
+		return refuse(t, 451, "4.7.1", "mehr als %d Empfaenger in einer Minute; senden Sie spaeter erneut, oder lassen Sie die Grenze erhoehen",
+			"more than %d recipients in one minute; send again later, or have the limit raised", t.Rates.RecipientsPerMinute)
+	}
+	original := ""
+	if !strings.EqualFold(a.String(), to) {
+		original = to
+	}
+	s.mail.rcpts = addRecipient(s.mail.rcpts, a.String(), original, o)
+	return nil
+}
+
+// recipient is the De-Mail address of a forward-path: the path itself, or what an
+// e-mail address of the tenant's own is mapped to, as in To and Cc. Nothing leaves
+// to the Internet (TR-01201, security module, chapter 10).
+func (s *outSession) recipient(to string) (demail.Address, error) {
+	if a, mapped := s.system.Tenant.Table.DeMail(to); mapped {
+		return a, nil
 	}
 	a, err := demail.ParseAddress(to)
 	if err != nil || !s.snap.IsDeMail(a) {
-		return refuse(s.system.Tenant, 550, "5.7.1", "%s ist keine De-Mail-Adresse; senden Sie gewoehnliche E-Mail nicht ueber das De-Mail-Gateway",
+		return a, refuse(s.system.Tenant, 550, "5.7.1", "%s ist keine De-Mail-Adresse; senden Sie gewoehnliche E-Mail nicht ueber das De-Mail-Gateway",
 			"%s is no De-Mail address; do not send ordinary e-mail through the De-Mail gateway", to)
 	}
-	s.rcpts = addRecipient(s.rcpts, a.String(), "", o)
-	return nil
+	return a, nil
 }
 
 // addRecipient appends, unless the address is there already. original is the
@@ -140,116 +156,39 @@ func addRecipient(list []queue.Recipient, address, original string, o *smtp.Rcpt
 	return append(list, r)
 }
 
-// Data implements smtpguard.Session.
-func (s *outSession) Data(r io.Reader) (string, error) {
-	if !s.open || len(s.rcpts) == 0 {
-		return "", smtpguard.Errorf(503, "5.5.1", "RCPT comes first")
-	}
-	t := s.system.Tenant
-	body, err := s.r.o.Queue.NewBody(t.MaxSize + headroom)
-	if err != nil {
-		return "", storeFault(err)
-	}
-	defer body.Abort()
-	e := &queue.Envelope{Tenant: t.ID, Direction: queue.Out, Hop: hopProvider, Class: queue.Normal, From: s.from.String(), Recipients: s.rcpts,
-		ENVID: s.options.EnvelopeID, RET: string(s.options.Return), Received: now()}
-	if err := s.take(r, body, e); err != nil {
-		return "", err
-	}
-	if err := s.r.o.Queue.Commit(s.ctx, e, body); err != nil {
-		return "", storeFault(err)
-	}
-	s.r.accepted(e, e.From)
-	return "accepted as " + string(e.ID), nil
-}
+// Bounds of RFC 3461 §4.2 and §4.4, in characters of the parameter; decoded they
+// are shorter, never longer.
+const (
+	maxENVID = 100
+	maxORCPT = 500
+)
 
-// take reads the message, rewrites its header and stores it.
-func (s *outSession) take(r io.Reader, body *queue.Body, e *queue.Envelope) error {
-	br := bufio.NewReaderSize(r, readBuffer)
-	h, err := demail.ReadHeader(br, maxHeader)
-	if err != nil {
-		return headerFault(err)
-	}
-	l := &letter{h: h, snap: s.snap, tenant: s.system.Tenant, from: s.from, utf8: s.options.UTF8, id: body.ID(), host: s.r.o.Hostname(), now: e.Received}
-	if err := l.prepare(); err != nil {
-		return err
-	}
-	w := &eightBit{w: body}
-	if _, err := h.WriteTo(w); err != nil {
-		return contentFault(err)
-	}
-	e.UTF8 = w.seen
-	if _, err := io.Copy(w, br); err != nil {
-		return contentFault(err)
-	}
-	e.EightBit = w.seen
-	e.Attributes = map[string]string{attrReturn: s.back, attrOptions: optionsText(l.options), attrSystem: s.system.Name}
-	if len(l.gone) > 0 {
-		e.Attributes[attrRemoved] = clip(strings.Join(l.gone, " "), queue.MaxText)
+// checkMailOptions and checkRcptOptions refuse what could not be passed on exactly
+// (RFC 3461 §5.2). The guard has checked the syntax.
+func checkMailOptions(t *tenants.Tenant, o *smtp.MailOptions) error {
+	if len(o.EnvelopeID) > maxENVID {
+		return refuse(t, 501, "5.5.4", "ENVID ist laenger als %d Zeichen; kuerzen Sie sie", "ENVID is longer than %d characters; shorten it", maxENVID)
 	}
 	return nil
 }
 
-// readBuffer is what a session reads ahead of a message's header.
-const readBuffer = 8 << 10
-
-// headerFault makes an answer of what ReadHeader found; the guard's own faults
-// pass.
-func headerFault(err error) error {
-	switch {
-	case errors.Is(err, demail.ErrHeaderTooLarge):
-		return smtpguard.Errorf(552, "5.3.4", "message header is larger than %d bytes or has too many fields", maxHeader)
-	case errors.Is(err, demail.ErrHeaderMalformed):
-		return smtpguard.Errorf(554, "5.6.0", "message header is malformed: %s", err)
+func checkRcptOptions(t *tenants.Tenant, o *smtp.RcptOptions) error {
+	if len(o.OriginalRecipientType)+1+len(o.OriginalRecipient) > maxORCPT {
+		return refuse(t, 501, "5.5.4", "ORCPT ist laenger als %d Zeichen; kuerzen Sie ihn", "ORCPT is longer than %d characters; shorten it", maxORCPT)
 	}
-	return err
-}
-
-// contentFault makes an answer of a fault while a message was copied: of the
-// sender's side (the guard's) or of the store.
-func contentFault(err error) error {
-	var guard *smtpguard.Error
-	if errors.As(err, &guard) {
-		return err
-	}
-	return storeFault(err)
+	return nil
 }
 
 // Reset implements smtpguard.Session.
-func (s *outSession) Reset() { s.open, s.rcpts = false, nil }
+func (s *outSession) Reset() {
+	if s.mail != nil {
+		s.mail.release()
+		s.mail = nil
+	}
+}
 
 // Close implements smtpguard.Session.
-func (s *outSession) Close() {}
-
-// eightBit notes whether a byte outside of ASCII passes.
-type eightBit struct {
-	w    io.Writer
-	seen bool
+func (s *outSession) Close() {
+	s.Reset()
+	s.uncount()
 }
-
-func (e *eightBit) Write(p []byte) (int, error) {
-	for i := 0; i < len(p) && !e.seen; i++ {
-		e.seen = p[i] >= 0x80
-	}
-	return e.w.Write(p)
-}
-
-// optionsText is the list of dispatch options for trace and log.
-func optionsText(o demail.Options) string {
-	var all []string
-	for _, x := range []struct {
-		on   bool
-		name string
-	}{{o.ConfirmDispatch, "confirm-dispatch"}, {o.ConfirmReceipt, "confirm-receipt"}, {o.ConfirmRetrieve, "confirm-retrieve"},
-		{o.Private, "private"}, {o.Authoritative, "authoritative"}} {
-		if x.on {
-			all = append(all, x.name)
-		}
-	}
-	if len(all) == 0 {
-		return "none"
-	}
-	return strings.Join(all, " ")
-}
-
-func clip(s string, n int) string { return s[:min(len(s), n)] }

@@ -289,10 +289,3 @@ func (c *talk) open(recipients ...string) {
 	}
 	c.say("DATA", "354")
 }
-
-// stop ends a server at once.
-func stop(s *Server) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	s.Shutdown(ctx)
-}

@@ -470,19 +470,26 @@ func TestAuthPasses(t *testing.T) {
 	greetedPeer(t, addr).say("AUTH PLAIN AGJveAByaWdodA==", "502 5.5.1")
 }
 
-func TestPitfall12And13Capabilities(t *testing.T) {
+func TestPitfall12And13NoChunking(t *testing.T) {
 	_, addr := serve(t, &record{}, Limits{}, Implicit)
 	c := dial(t, addr)
 	c.expect("220")
 	caps := c.say("EHLO client.example", "250")
-	if strings.Contains(caps, "BINARYMIME") {
-		t.Errorf("BINARYMIME is offered: %q", caps)
+	for _, never := range []string{"CHUNKING", "BINARYMIME"} {
+		if strings.Contains(caps, never) {
+			t.Errorf("%s is offered: %q", never, caps)
+		}
 	}
-	for _, always := range []string{"250-box.example\r\n", "PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "RCPTMAX=1000", "SIZE 67108864"} {
+	for _, always := range []string{"250-box.example\r\n", "PIPELINING", "8BITMIME", "SMTPUTF8", "DSN", "SIZE 67108864"} {
 		if !strings.Contains(caps, always) {
 			t.Errorf("%s is not offered: %q", always, caps)
 		}
 	}
+	c.say("MAIL FROM:<a@x.example>", "250")
+	c.say("RCPT TO:<b@x.example>", "250")
+	c.put("BDAT 40 LAST X\r\nMAIL FROM:<smuggled@x.example>\r\nNOOP\r\n")
+	c.expect("502 5.5.1")
+	c.closed()
 }
 
 func TestPitfall14ExactSize(t *testing.T) {

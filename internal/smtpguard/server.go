@@ -30,8 +30,6 @@ type Peer struct {
 	TLS           tls.ConnectionState
 	Helo          string // the peer's own name, not verified; set when commands come
 	Extended      bool   // it said EHLO
-
-	claim func(key string, limit int) error
 }
 
 // Backend decides who may talk, and serves those.
@@ -81,7 +79,6 @@ type Server struct {
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
 	perAddr  map[netip.Prefix]int
-	perKey   map[string]int // Peer.Claim
 	total    int
 	draining bool
 	idle     sync.WaitGroup // connections and accept loops
@@ -90,7 +87,7 @@ type Server struct {
 // New makes a server; Serve makes it work.
 func New(o Options) *Server {
 	s := &Server{o: o, limits: o.Limits.withDefaults(), conns: map[*conn]struct{}{}, perAddr: map[netip.Prefix]int{},
-		perKey: map[string]int{}, hand: newHandover()}
+		hand: newHandover()}
 	if s.o.Ready == nil {
 		s.o.Ready = func() error { return nil }
 	}
@@ -142,7 +139,7 @@ func (s *Server) welcome(raw net.Conn, mode Mode) {
 		s.o.Log.Info("connection refused", "remote", c.peer.Remote.String(), "reason", err.Error())
 		if mode == StartTLS {
 			_ = raw.SetWriteDeadline(time.Now().Add(refusalWrite))
-			_, _ = raw.Write(err.appendTo(nil))
+			fmt.Fprintf(raw, "%d %s\r\n", err.Code, err.line())
 		}
 		_ = raw.Close()
 		return
@@ -182,7 +179,6 @@ func (s *Server) leave(c *conn) {
 	if s.perAddr[key]--; s.perAddr[key] == 0 {
 		delete(s.perAddr, key)
 	}
-	s.release(c)
 	s.mu.Unlock()
 	s.idle.Done()
 }
@@ -238,3 +234,47 @@ func addressKey(a netip.Addr) netip.Prefix {
 	p, _ := a.Prefix(bits)
 	return p
 }
+
+// handover is the listener that go-smtp serves: what comes out of it is already
+// under TLS and guarded.
+type handover struct {
+	conns  chan net.Conn
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func newHandover() *handover {
+	h := &handover{conns: make(chan net.Conn)}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	return h
+}
+
+// give passes c on, unless the server is closing.
+func (h *handover) give(c net.Conn) bool {
+	select {
+	case h.conns <- c:
+		return true
+	case <-h.ctx.Done():
+		return false
+	}
+}
+
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+func (h *handover) Close() error   { h.cancel(); return nil }
+func (h *handover) Addr() net.Addr { return &net.TCPAddr{} }
+
+// engineLog receives go-smtp's own complaints: panics and broken connections.
+type engineLog struct{ log *slog.Logger }
+
+func (l engineLog) Printf(format string, v ...any) {
+	l.log.Warn("smtp engine", "message", fmt.Sprintf(format, v...))
+}
+func (l engineLog) Println(v ...any) { l.log.Warn("smtp engine", "message", fmt.Sprintln(v...)) }

@@ -68,7 +68,6 @@ func (d *Daemon) revocations(ctx context.Context) {
 // guards makes the two SMTP servers: for tenants and for the provider.
 func (d *Daemon) guards() (tenant, provider *smtpguard.Server) {
 	own := tlsprofile.Server(d.o.ServerCertificate)
-	own.ClientAuth = tls.RequireAnyClientCert // whose it is, is asked at Admit: every tenant has its own authority
 	theirs := tlsprofile.Server(d.o.ServerCertificate)
 	theirs.ClientAuth = tls.RequireAnyClientCert
 	theirs.VerifyConnection = func(s tls.ConnectionState) error {
@@ -80,7 +79,24 @@ func (d *Daemon) guards() (tenant, provider *smtpguard.Server) {
 	limits := d.o.Guard
 	incoming := limits
 	incoming.TextLine = incomingTextLine
+	own.GetConfigForClient = d.tenantTLS(own)
+	theirs.GetConfigForClient = tlsprofile.PerClient(theirs.Clone())
 	return d.guard(own, d.relay.Outgoing(), limits), d.guard(theirs, d.relay.Incoming(), incoming)
+}
+
+// tenantTLS asks tenants' systems for a certificate. Whose it is, is asked at Admit:
+// every tenant has its own authority. None is needed only while some system proves
+// itself by AUTH instead; otherwise who has none is not even greeted.
+func (d *Daemon) tenantTLS(own *tls.Config) func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	need, ask := own.Clone(), own.Clone()
+	need.ClientAuth, ask.ClientAuth = tls.RequireAnyClientCert, tls.RequestClientCert
+	needed, asked := tlsprofile.PerClient(need), tlsprofile.PerClient(ask)
+	return func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if d.live.Snapshot().Logins() {
+			return asked(hello)
+		}
+		return needed(hello)
+	}
 }
 
 // incomingTextLine: what the provider has sealed is not refused for a long line.
@@ -92,6 +108,5 @@ const maxMessage = 256 << 20
 
 func (d *Daemon) guard(cfg *tls.Config, b smtpguard.Backend, l smtpguard.Limits) *smtpguard.Server {
 	l.MessageBytes = maxMessage
-	cfg.GetConfigForClient = tlsprofile.PerClient(cfg.Clone())
 	return smtpguard.New(smtpguard.Options{Hostname: d.hostname(), TLS: cfg, Backend: b, Limits: l, Log: d.o.Log, Ready: d.relay.Ready})
 }

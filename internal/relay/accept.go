@@ -1,0 +1,235 @@
+package relay
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+
+	"gitlab.opencode.de/pforte/pforte/internal/demail"
+	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
+	"gitlab.opencode.de/pforte/pforte/internal/tenants"
+)
+
+// Attributes of an outgoing message. Those two of its dispatch options are the
+// receipt that the tenant sees in the message's trace.
+const (
+	attrReturn  = "return"         // who gets reports: the sender's e-mail address
+	attrOptions = "options"        // dispatch options that were asked for
+	attrSources = "options-source" // where each of them comes from
+	attrRemoved = "removed"        // provider's fields that the tenant had set
+	attrSystem  = "system"         // which of the tenant's systems handed it in
+)
+
+// maxOutHeader bounds the header of an outgoing message in bytes. It is held while
+// it is read and rewritten; while the body streams, a session holds the queue's
+// buffer and its own two only. Thousand recipients with long names need 100 KiB.
+const maxOutHeader = 128 << 10
+
+// Data implements smtpguard.Session.
+func (s *outSession) Data(r io.Reader) (string, error) {
+	if s.mail == nil || len(s.mail.rcpts) == 0 {
+		return "", smtpguard.Errorf(503, "5.5.1", "RCPT comes first")
+	}
+	in := inputs.Get().(*input)
+	defer in.put()
+	in.head.Reset(r)
+	t := s.system.Tenant
+	h, err := demail.ReadHeader(in.head, maxOutHeader)
+	if err != nil {
+		return "", headerRefusal(t, err)
+	}
+	// The body's buffer is taken once the header is there: who dawdles holds little.
+	body, err := s.r.o.Queue.NewBody(t.MaxSize + headroom)
+	if err != nil {
+		return "", storeRefusal(t, err)
+	}
+	defer body.Abort()
+	e, receipt, err := s.begin(h, body)
+	if err != nil {
+		return "", err
+	}
+	if err := s.finish(in, body, e); err != nil {
+		return "", err
+	}
+	if err := s.r.o.Queue.Commit(s.ctx, e, body); err != nil {
+		return "", storeRefusal(t, err)
+	}
+	s.r.accepted(e, e.From)
+	return "accepted as " + string(e.ID) + receipt, nil
+}
+
+// begin rewrites the header, writes it, and makes the envelope.
+func (s *outSession) begin(h *demail.Header, body *queue.Body) (e *queue.Envelope, receipt string, err error) {
+	m := s.mail
+	l := &letter{h: h, snap: s.snap, system: s.system, tenant: s.system.Tenant, from: m.from, given: m.given,
+		utf8: m.options.UTF8, id: body.ID(), host: s.r.o.Hostname(), now: now()}
+	if err := l.prepare(); err != nil {
+		return nil, "", err
+	}
+	e = &queue.Envelope{Tenant: l.tenant.ID, Direction: queue.Out, Hop: hopProvider, Class: precedence(h, classOf(s.system.Class)),
+		From: m.from.String(), Recipients: m.rcpts, ENVID: m.options.EnvelopeID, RET: string(m.options.Return), Received: l.now,
+		Attributes: map[string]string{attrReturn: l.returnAddress(), attrOptions: l.asked.names(), attrSources: l.asked.origins(), attrSystem: s.system.Name}}
+	if len(l.gone) > 0 {
+		e.Attributes[attrRemoved] = clip(strings.Join(l.gone, " "), queue.MaxText)
+	}
+	e.Keys = append(identify(h, e.Attributes), l.addressKeys(m.rcpts)...)
+	w := &eightBit{w: body}
+	if _, err := h.WriteTo(w); err != nil {
+		return nil, "", contentRefusal(l.tenant, err)
+	}
+	e.UTF8 = w.seen
+	return e, l.asked.receipt(), nil
+}
+
+// finish copies the body, byte for byte, with its digest as the integrity field
+// will have it.
+func (s *outSession) finish(in *input, body *queue.Body, e *queue.Envelope) error {
+	digest := demail.NewBodyDigest(sha256.New())
+	w := &eightBit{w: body, seen: e.UTF8}
+	for {
+		n, err := in.fill()
+		_, _ = digest.Write(in.piece[:n])
+		if _, fault := w.Write(in.piece[:n]); fault != nil {
+			return contentRefusal(s.system.Tenant, fault)
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return contentRefusal(s.system.Tenant, err)
+		}
+	}
+	e.EightBit = w.seen
+	e.Keys = append(e.Keys, bodyKey(digest.Sum()))
+	return nil
+}
+
+// Buffers of a message that is coming in.
+const (
+	readBuffer  = 8 << 10  // ahead of the header
+	pieceBuffer = 16 << 10 // of the body: what is hashed and stored at a time
+)
+
+// input is the two buffers.
+type input struct {
+	head  *bufio.Reader
+	piece []byte
+}
+
+var inputs = sync.Pool{New: func() any {
+	return &input{head: bufio.NewReaderSize(nil, readBuffer), piece: make([]byte, pieceBuffer)}
+}}
+
+func (in *input) put() {
+	in.head.Reset(nil)
+	inputs.Put(in)
+}
+
+// fill reads a piece; the guard gives line by line, which is too small to hash.
+func (in *input) fill() (n int, err error) {
+	for n < len(in.piece) && err == nil {
+		var m int
+		m, err = in.head.Read(in.piece[n:])
+		n += m
+	}
+	return n, err
+}
+
+// addressKeys are the lookup keys of everybody in the envelope, and of the sender
+// under both addresses.
+func (l *letter) addressKeys(rcpts []queue.Recipient) []string {
+	keys := make([]string, 0, len(rcpts)+3)
+	add := func(address string) {
+		if address != "" {
+			keys = append(keys, addressKey(address))
+		}
+	}
+	add(l.from.String())
+	if l.given != l.from.String() {
+		add(l.given)
+	}
+	if l.sender != l.from {
+		add(l.sender.String())
+	}
+	for i := range rcpts {
+		add(rcpts[i].Address)
+	}
+	return keys
+}
+
+// returnAddress is the e-mail address that reports go to.
+func (l *letter) returnAddress() string {
+	if _, mapped := l.tenant.Table.DeMail(l.given); mapped {
+		return l.given
+	}
+	if mail := l.tenant.Table.Mail(l.from); len(mail) > 0 {
+		return mail[0]
+	}
+	return l.tenant.Postmaster
+}
+
+// reserve asks the queue for room for one message: of the size that was declared
+// (RFC 1870), else of the greatest that the tenant may send.
+func (r *Relay) reserve(declared, most int64) (release func(), err error) {
+	size := most
+	if declared > 0 {
+		size = min(size, declared)
+	}
+	return r.o.Queue.Reserve(size + headroom)
+}
+
+// headerRefusal makes an answer of what ReadHeader found; the guard's own faults
+// pass.
+func headerRefusal(t *tenants.Tenant, err error) error {
+	switch {
+	case errors.Is(err, demail.ErrHeaderTooLarge):
+		return refuse(t, 552, "5.3.4", "Kopf der Nachricht ist groesser als %d KiB oder hat zu viele Felder; verteilen Sie die Empfaenger auf mehrere Nachrichten",
+			"message header is larger than %d KiB or has too many fields; spread recipients over several messages", maxOutHeader>>10)
+	case errors.Is(err, demail.ErrHeaderMalformed):
+		return refuse(t, 554, "5.6.0", "Kopf der Nachricht ist fehlerhaft (%s); lassen Sie das sendende System in Ordnung bringen",
+			"message header is malformed (%s); have the sending system put right", err)
+	}
+	return err
+}
+
+// contentRefusal makes an answer of a fault while a message was copied: of the
+// sender's side (the guard's) or of the store.
+func contentRefusal(t *tenants.Tenant, err error) error {
+	var guard *smtpguard.Error
+	if errors.As(err, &guard) {
+		return err
+	}
+	return storeRefusal(t, err)
+}
+
+// eightBit notes whether a byte outside of ASCII passes.
+type eightBit struct {
+	w    io.Writer
+	seen bool
+}
+
+func (e *eightBit) Write(p []byte) (int, error) {
+	e.seen = e.seen || !ascii(p)
+	return e.w.Write(p)
+}
+
+// ascii reports whether p has no byte above 0x7f, eight at a time.
+func ascii(p []byte) bool {
+	const high = 0x8080808080808080
+	for ; len(p) >= 8; p = p[8:] {
+		if binary.LittleEndian.Uint64(p)&high != 0 {
+			return false
+		}
+	}
+	for _, b := range p {
+		if b >= 0x80 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,167 @@
+package relay
+
+import (
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"gitlab.opencode.de/pforte/pforte/internal/demail"
+)
+
+// Where a dispatch option of a message comes from.
+const (
+	fromHeader  = "header"
+	fromDefault = "default"
+	fromKeyword = "keyword"
+)
+
+// asked is what a message asks of the provider, and where each option comes from:
+// the receipt that stands in its trace and, in short, in our answer.
+type asked struct {
+	options demail.Options
+	sources map[string]string // by the option's name; only those that are on
+}
+
+// optionName ties a dispatch option to the name that people see.
+type optionName struct {
+	on   bool
+	name string
+}
+
+func optionNames(o demail.Options) []optionName {
+	return []optionName{{o.ConfirmDispatch, "confirm-dispatch"}, {o.ConfirmReceipt, "confirm-receipt"}, {o.ConfirmRetrieve, "confirm-retrieve"},
+		{o.Private, "private"}, {o.Authoritative, "authoritative"}}
+}
+
+// add takes over what o asks for and was not asked for before.
+func (a *asked) add(o demail.Options, source string) {
+	for _, n := range optionNames(o) {
+		if n.on && a.sources[n.name] == "" {
+			if a.sources == nil {
+				a.sources = map[string]string{}
+			}
+			a.sources[n.name] = source
+		}
+	}
+	a.options = either(a.options, o)
+}
+
+func either(a, b demail.Options) demail.Options {
+	return demail.Options{ConfirmDispatch: a.ConfirmDispatch || b.ConfirmDispatch, ConfirmReceipt: a.ConfirmReceipt || b.ConfirmReceipt,
+		ConfirmRetrieve: a.ConfirmRetrieve || b.ConfirmRetrieve, Private: a.Private || b.Private, Authoritative: a.Authoritative || b.Authoritative}
+}
+
+// list names the options that are on, each as form makes it; "none" without any.
+func (a *asked) list(form func(name, source string) string) string {
+	var all []string
+	for _, n := range optionNames(a.options) {
+		if n.on {
+			all = append(all, form(n.name, a.sources[n.name]))
+		}
+	}
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Join(all, " ")
+}
+
+// names and origins are the two attributes of the trace, receipt the end of our answer.
+func (a *asked) names() string {
+	return a.list(func(name, _ string) string { return name })
+}
+
+func (a *asked) origins() string {
+	return a.list(func(name, source string) string { return name + "=" + source })
+}
+
+func (a *asked) receipt() string {
+	if a.options == (demail.Options{}) {
+		return ""
+	}
+	return "; asked for: " + a.list(func(name, source string) string { return name + " (" + source + ")" })
+}
+
+// dispatch finds out what the message asks for, in this order:
+//
+//  1. Header fields. If there is any option field, the fields alone decide, also
+//     with "no": a system that writes them knows De-Mail, and must be able to do
+//     without an option that is a default. A keyword then is plain text.
+//  2. The tenant's default for this sender.
+//  3. Keywords in the subject, which ask for more than the default does, and take
+//     nothing away. They are taken out of the subject.
+//
+// What was asked for in one place is never weakened by another, and what cannot be
+// met refuses the message.
+func (l *letter) dispatch() error {
+	var err error
+	if demail.HasOptions(l.h) {
+		err = l.optionFields()
+	} else {
+		l.asked.add(l.tenant.DefaultOptions(l.sender, l.senderMail), fromDefault)
+		err = l.keywords()
+	}
+	if err == nil {
+		err = l.possible()
+	}
+	if err != nil {
+		return err
+	}
+	if n := utf8.RuneCountInString(l.h.Get(demail.FieldPrivateID)); n > demail.MaxPrivateID {
+		return l.refuse(554, "5.6.0", "%s ist laenger als %d Zeichen", "%s is longer than %d characters", demail.FieldPrivateID, demail.MaxPrivateID)
+	}
+	l.asked.options.Apply(l.h)
+	return nil
+}
+
+func (l *letter) optionFields() error {
+	o, err := demail.OptionsFromHeader(l.h)
+	var bad *demail.OptionError
+	if errors.As(err, &bad) {
+		return l.refuse(554, "5.7.0", `Versandoption %s ist weder yes noch no; schreiben Sie "yes" oder "no", in Kleinbuchstaben`,
+			`dispatch option %s is neither yes nor no; write "yes" or "no", in lower case`, bad.Field)
+	}
+	l.asked.add(o, fromHeader)
+	return err
+}
+
+// keywords adds what keywords in the subject ask for.
+func (l *letter) keywords() error {
+	if len(l.tenant.Keywords) == 0 || !l.h.Has("subject") {
+		return nil
+	}
+	words := make([]string, len(l.tenant.Keywords))
+	for i, k := range l.tenant.Keywords {
+		words[i] = k.Text
+	}
+	subject, found, err := strike(l.h.Get("subject"), words)
+	if err != nil {
+		return l.refuse(554, "5.6.0", "Betreff laesst sich nicht nach Schlagworten durchsuchen (%s); schreiben Sie ihn in UTF-8, oder setzen Sie die Versandoptionen als Kopffelder",
+			"the subject cannot be searched for keywords (%s); write it in UTF-8, or set dispatch options as header fields", err)
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	for _, i := range found {
+		l.asked.add(l.tenant.Keywords[i].Ask, fromKeyword)
+	}
+	return l.set("Subject", subject)
+}
+
+// possible checks the combination. Every tenant is a public authority that logs in
+// at level high (TR-01201, security module, chapter 10), so all that can be wrong
+// is a confirmation of retrieve for a message that is not private.
+func (l *letter) possible() error {
+	if l.asked.options.Check(demail.LevelHigh, true) == nil {
+		return nil
+	}
+	switch l.asked.sources["confirm-retrieve"] {
+	case fromDefault:
+		return l.refuse(554, "5.7.0", "Abholbestaetigung gibt es nur fuer persoenliche Nachrichten; lassen Sie private in die Vorgabe Ihres Mandanten aufnehmen",
+			"a confirmation of retrieve needs the option private; have private added to your tenant's default")
+	case fromKeyword:
+		return l.refuse(554, "5.7.0", "Abholbestaetigung gibt es nur fuer persoenliche Nachrichten; nehmen Sie auch das Schlagwort fuer private in den Betreff",
+			"a confirmation of retrieve needs the option private; put the keyword for private into the subject as well")
+	}
+	return l.refuse(554, "5.7.0", "Abholbestaetigung gibt es nur fuer persoenliche Nachrichten; setzen Sie auch %s: yes",
+		"a confirmation of retrieve needs the option private; set %s: yes as well", demail.FieldPrivate)
+}
