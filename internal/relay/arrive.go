@@ -14,8 +14,11 @@ import (
 
 // Attributes of an incoming message.
 const (
-	attrIntegrity = "integrity" // what its proof is: algorithm and kind
-	attrType      = "type"      // x-de-mail-message-type
+	attrIntegrity = "integrity"    // what its proof is: algorithm and kind, or why there is none
+	attrType      = "type"         // x-de-mail-message-type
+	attrDuplicate = "duplicate-of" // an earlier message with the same x-de-mail-message-id
+	attrConfirms  = "confirms"     // the messages whose state it tells, "none" if it tells of none
+	attrUnproved  = "unproved"     // why a confirmation changes no state
 )
 
 // Data implements smtpguard.Session.
@@ -29,24 +32,28 @@ func (s *inSession) Data(r io.Reader) (string, error) {
 	}
 	defer body.Abort()
 	m, err := s.take(r, body)
+	if err == nil {
+		err = s.judge(m)
+	}
+	if err == nil {
+		err = s.r.readNews(m, body)
+	}
 	if err != nil {
 		return "", err
-	}
-	if m.fault != nil {
-		e := smtpguard.Errorf(554, "5.7.7", "message integrity is not proved: %s", reasonText(m.fault))
-		e.Cause = m.fault
-		return "", e
 	}
 	return s.commit(m, body)
 }
 
 // taken is what is known of a message after its last byte.
 type taken struct {
+	h        *demail.Header // as it came
+	top      int            // bytes of the header as it is stored
 	proof    demail.Result
 	fault    error // why there is no proof
 	kind     string
 	eightBit bool
 	utf8     bool
+	news     news
 }
 
 // take stores the message as it comes and checks its integrity on the way. What
@@ -67,11 +74,10 @@ func (s *inSession) take(r io.Reader, to *queue.Body) (*taken, error) {
 	if _, err := stored.WriteTo(w); err != nil {
 		return nil, contentFault(err)
 	}
-	m := &taken{kind: clip(h.Get(demail.FieldMessageType), queue.MaxText), utf8: w.seen}
-	trust := s.r.o.Connection().Trust
-	asked := &revocation{check: trust.Revocation.Check}
+	m := &taken{h: h, top: stored.Size(), kind: clip(h.Get(demail.FieldMessageType), queue.MaxText), utf8: w.seen}
+	opt, asked := s.r.trust()
 	body := &splitErrors{r: io.TeeReader(br, w)}
-	m.proof, m.fault = demail.VerifyIntegrity(h, body, demail.VerifyOptions{Roots: trust.Roots, Revocation: asked.of})
+	m.proof, m.fault = demail.VerifyIntegrity(h, body, opt)
 	switch {
 	case body.err != nil:
 		return nil, contentFault(body.err)
@@ -80,6 +86,13 @@ func (s *inSession) take(r io.Reader, to *queue.Body) (*taken, error) {
 	}
 	m.eightBit = w.seen
 	return m, nil
+}
+
+// trust is by what signatures are checked now.
+func (r *Relay) trust() (demail.VerifyOptions, *revocation) {
+	signers := r.o.Connection().Signers
+	asked := &revocation{check: signers.Revoked}
+	return demail.VerifyOptions{Roots: signers.Roots, Revocation: asked.of}, asked
 }
 
 // revocation tells a certificate that is revoked from one of which that could not
@@ -141,15 +154,24 @@ func (s *inSession) commit(m *taken, body *queue.Body) (string, error) {
 	return "accepted as" + ids, nil
 }
 
-// store makes one parcel durable.
+// store makes one parcel durable, with what it proves of others; and the notice, if
+// it is on hold, before the provider reads 250.
 func (s *inSession) store(p *parcel, m *taken, body *queue.Body) (queue.ID, error) {
 	defer body.Abort()
 	e, err := s.envelope(p, m, body.ID())
+	if err == nil {
+		err = s.r.tellOthers(e, m)
+	}
 	if err != nil {
 		return "", err
 	}
 	if err := s.r.o.Queue.Commit(s.ctx, e, body); err != nil {
 		return "", storeFault(err)
+	}
+	if e.Hold {
+		if err := s.r.noticeHold(s.ctx, p, e); err != nil {
+			return "", storeFault(err)
+		}
 	}
 	s.r.accepted(e, e.From)
 	return e.ID, nil
@@ -179,7 +201,30 @@ func (s *inSession) envelope(p *parcel, m *taken, id queue.ID) (*queue.Envelope,
 	if err != nil {
 		return nil, err
 	}
-	return &queue.Envelope{Tenant: p.tenant.ID, Direction: queue.In, Hop: hopTenant, Class: queue.Normal, From: s.from, Recipients: p.rcpts,
+	e := &queue.Envelope{ID: id, Tenant: p.tenant.ID, Direction: queue.In, Hop: hopTenant, Class: queue.Normal, From: s.from, Recipients: p.rcpts,
 		ENVID: s.options.EnvelopeID, RET: string(s.options.Return), EightBit: m.eightBit, UTF8: m.utf8, Received: at, Prefix: trace,
-		Attributes: map[string]string{attrIntegrity: m.proof.Algorithm.String() + " " + kindOf(m.proof), attrType: m.kind}}, nil
+		Hold: p.hold != "", HoldReason: clip(p.hold, queue.MaxText),
+		Attributes: map[string]string{attrIntegrity: m.integrity(), attrType: m.kind}}
+	e.Keys = identify(m.h, e.Attributes)
+	if proof, err := demail.ParseProof(m.h.Get(demail.FieldIntegrity)); err == nil {
+		e.Keys = append(e.Keys, integrityKey(proof.ValueKey()))
+	}
+	for _, a := range p.to {
+		e.Keys = append(e.Keys, addressKey(a.String()))
+	}
+	for i := range p.rcpts {
+		e.Keys = append(e.Keys, addressKey(p.rcpts[i].Address))
+	}
+	if s.from != "" {
+		e.Keys = append(e.Keys, addressKey(s.from))
+	}
+	return e, nil
+}
+
+// integrity is the result in a few words, for the trace.
+func (t *taken) integrity() string {
+	if t.fault != nil {
+		return clip("failed: "+reasonText(t.fault), queue.MaxText)
+	}
+	return t.proof.Algorithm.String() + " " + kindOf(t.proof)
 }

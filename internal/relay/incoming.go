@@ -32,6 +32,7 @@ type inSession struct {
 	from    string
 	options smtp.MailOptions
 	parcels []*parcel
+	release []func() // of reserved room
 }
 
 // parcel is one tenant's share of a message.
@@ -39,6 +40,7 @@ type parcel struct {
 	tenant *tenants.Tenant
 	rcpts  []queue.Recipient
 	to     []demail.Address
+	hold   string // why it is accepted on hold, "" if it is not
 }
 
 // MaxSize implements smtpguard.Sizer: before there are recipients, what some tenant
@@ -70,9 +72,11 @@ func (s *inSession) reserve(size int64) error {
 	if size == 0 {
 		size = s.MaxSize()
 	}
-	if err := s.r.o.Queue.Room(size, 1); err != nil {
+	release, err := s.r.o.Queue.Reserve(size + headroom)
+	if err != nil {
 		return storeFault(err)
 	}
+	s.release = append(s.release, release)
 	return nil
 }
 
@@ -142,7 +146,12 @@ func (s *inSession) add(t *tenants.Tenant, a demail.Address, mail []string, o *s
 }
 
 // Reset implements smtpguard.Session.
-func (s *inSession) Reset() { s.open, s.parcels = false, nil }
+func (s *inSession) Reset() {
+	for _, release := range s.release {
+		release()
+	}
+	s.open, s.parcels, s.release = false, nil, nil
+}
 
 // Close implements smtpguard.Session.
 func (s *inSession) Close() { s.Reset() }

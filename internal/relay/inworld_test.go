@@ -91,8 +91,19 @@ func (w *inWorld) open(fs vfs.FS) {
 	}
 	w.r = New(Options{Queue: w.queue, Tenants: tenants.NewLive(snap), Hostname: func() string { return inHost }, Log: log,
 		Connection: func() Connection {
-			return Connection{Trust: dmda.Trust{Roots: snap.Provider.Roots, Revocation: w.revoked}}
+			return Connection{Signers: Signers{Roots: snap.Provider.Roots, Revoked: w.revoked.Check}}
 		}})
+}
+
+// openOnDisk starts it anew with a queue in a folder, which takes no memory.
+func (w *inWorld) openOnDisk(t *testing.T) {
+	t.Helper()
+	q, err := queue.Open(vfs.Default, t.TempDir(), queue.Options{Ballast: -1, DiskSlow: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = q.Close() })
+	w.queue, w.r.o.Queue = q, q
 }
 
 // session is a connection of the provider.

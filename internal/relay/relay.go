@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,7 +20,16 @@ import (
 // Connection is the way to the provider that holds now.
 type Connection struct {
 	Provider dmda.Provider
-	Trust    dmda.Trust // for signature certificates of incoming messages
+	Signers  Signers // who may sign incoming messages
+}
+
+// Signers are the authorities whose certificates may sign De-Mails: our provider's,
+// and those of others, from which De-Mails come as well.
+type Signers struct {
+	Roots *x509.CertPool
+	// Revoked reports whether a certificate is revoked (dmda.ErrRevoked), or that this
+	// cannot be learned now (any other error).
+	Revoked func(certificate, issuer *x509.Certificate) error
 }
 
 // Options make a Relay. Queue, Tenants, Connection, Hostname and Log are required.

@@ -139,11 +139,15 @@ func (a *arrival) fields() ([]byte, error) {
 //	x-de-mail.algorithm       a= of the integrity field
 //	x-de-mail.subject-sha256  the signing certificate's subject, hashed, in DER
 //	x-de-mail.message-type    as TR-01201-3.4 §3.1.12 spells it, or "unknown"
+//
+// The method x-de-mail-confirmation stands there for confirmations and
+// notifications: pass if what they say of another message is proved.
 func (t *taken) results() string {
 	kind := fmt.Sprintf(" x-de-mail.message-type=%q", typeText(t.kind))
 	if t.fault != nil {
 		return fmt.Sprintf("x-de-mail-integrity=fail reason=%q", plainText(reasonText(t.fault))) + kind
 	}
+	kind += t.news.result()
 	s := fmt.Sprintf("x-de-mail-integrity=pass (%s) x-de-mail.algorithm=%q", kindOf(t.proof), t.proof.Algorithm)
 	if t.proof.Signed {
 		sum := sha256.Sum256(t.proof.Certificate.RawSubject)

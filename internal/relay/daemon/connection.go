@@ -5,6 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"slices"
+	"sync"
 
 	"gitlab.opencode.de/pforte/pforte/internal/dmda"
 	"gitlab.opencode.de/pforte/pforte/internal/relay"
@@ -17,8 +19,17 @@ import (
 type connection struct {
 	smtp       *dmda.SMTP
 	revocation *dmda.Revocation
-	server     dmda.Trust // the provider's servers
-	client     dmda.Trust // the provider when it connects to us
+	server     dmda.Trust     // the provider's servers
+	client     dmda.Trust     // the provider when it connects to us
+	signers    []signer       // of De-Mails; the provider's own authority first
+	roots      *x509.CertPool // of all signers
+}
+
+// signer is an authority whose certificates may sign De-Mails, with its lists.
+type signer struct {
+	name        string
+	authorities []*x509.Certificate
+	revocation  *dmda.Revocation
 }
 
 func (d *Daemon) connect(s *tenants.Snapshot) *connection {
@@ -27,6 +38,16 @@ func (d *Daemon) connect(s *tenants.Snapshot) *connection {
 	c := &connection{revocation: rev,
 		server: dmda.Trust{Roots: p.Roots, Names: p.ServerNames, Revocation: rev},
 		client: dmda.Trust{Roots: p.Roots, Names: p.ClientNames, Revocation: rev}}
+	c.signers = []signer{{p.Name, p.Authorities, rev}}
+	for _, a := range p.SignatureAuthorities {
+		c.signers = append(c.signers, signer{a.Name, a.Authorities, dmda.NewRevocation(a.CRL, a.Authorities, d.o.Dir, d.o.Log)})
+	}
+	c.roots = x509.NewCertPool()
+	for _, s := range c.signers {
+		for _, authority := range s.authorities {
+			c.roots.AddCert(authority)
+		}
+	}
 	c.smtp = dmda.NewSMTP(dmda.SMTPOptions{Domain: p.Name, Host: p.Host, Port: p.Port, Trust: c.server, Helo: d.hostname, Limits: d.o.NextHop,
 		Certificate: func(context.Context) (*tls.Certificate, error) { return d.o.ClientCertificate() }})
 	return c
@@ -42,7 +63,17 @@ func (d *Daemon) now() *connection {
 // current is the relay's view of it.
 func (d *Daemon) current() relay.Connection {
 	c := d.now()
-	return relay.Connection{Provider: c.smtp, Trust: c.server}
+	return relay.Connection{Provider: c.smtp, Signers: relay.Signers{Roots: c.roots, Revoked: c.revoked}}
+}
+
+// revoked asks the lists of the authority that has issued a certificate.
+func (c *connection) revoked(certificate, issuer *x509.Certificate) error {
+	for _, s := range c.signers {
+		if slices.ContainsFunc(s.authorities, issuer.Equal) {
+			return s.revocation.Check(certificate, issuer)
+		}
+	}
+	return fmt.Errorf("%w: %s", dmda.ErrNoCRL, issuer.Subject)
 }
 
 // revocations keeps the lists of the connection of now fresh.
@@ -59,7 +90,11 @@ func (d *Daemon) revocations(ctx context.Context) {
 			case <-run.Done():
 			}
 		}()
-		_ = d.now().revocation.Run(run)
+		var running sync.WaitGroup
+		for _, s := range d.now().signers { // the first is the provider's own
+			running.Go(func() { _ = s.revocation.Run(run) })
+		}
+		running.Wait()
 		cancel()
 		<-stop
 	}

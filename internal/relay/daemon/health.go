@@ -62,7 +62,19 @@ func (d *Daemon) certificateConditions() (all []manage.Condition) {
 	return all
 }
 
-func (d *Daemon) revocationConditions() []manage.Condition {
+func (d *Daemon) revocationConditions() (all []manage.Condition) {
+	for _, s := range d.now().signers[1:] {
+		if err := s.revocation.Stale(); err != nil {
+			all = append(all, manage.Condition{Code: "relay.crl.signers", Severity: warning,
+				English: "the revocation list of " + s.name + " is not current, De-Mails that it has signed are put off: " + err.Error(),
+				German:  "Die Sperrliste von " + s.name + " ist nicht aktuell, von ihm signierte De-Mails werden aufgeschoben: " + err.Error(),
+				Remedy:  "check the way to the list's server, and the clock"})
+		}
+	}
+	return append(all, d.providerRevocation()...)
+}
+
+func (d *Daemon) providerRevocation() []manage.Condition {
 	rev := d.now().revocation
 	if !rev.Configured() {
 		return []manage.Condition{{Code: "relay.crl.none", Severity: warning,

@@ -1,0 +1,399 @@
+package relay
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"gitlab.opencode.de/pforte/pforte/internal/demail"
+	"gitlab.opencode.de/pforte/pforte/internal/demail/confirmation"
+	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/proof"
+)
+
+// news is what a confirmation or notification says of another message.
+type news struct {
+	is    bool
+	said  *confirmation.Confirmation // nil if it says nothing that counts
+	fault error                      // why not
+}
+
+// result is its part of the trace field.
+func (n *news) result() string {
+	switch {
+	case !n.is:
+		return ""
+	case n.fault != nil:
+		return fmt.Sprintf("; x-de-mail-confirmation=fail reason=%q", plainText(n.reason()))
+	}
+	return "; x-de-mail-confirmation=pass"
+}
+
+func (n *news) reason() string { return strings.TrimPrefix(n.fault.Error(), "parse confirmation: ") }
+
+var (
+	errNoProof  = errors.New("the message's own integrity is not proved")
+	errUnsigned = errors.New("confirmation is not signed")
+)
+
+// readNews reads what a message says of another one, from what was just stored. It
+// counts only if the message's integrity is proved and, for a confirmation, signed
+// (TR-01201-3.4 §3.5.1): otherwise the message goes its way and changes no state.
+func (r *Relay) readNews(m *taken, body *queue.Body) error {
+	n := &m.news
+	if n.is = confirmation.Is(m.h); !n.is {
+		return nil
+	}
+	class, _ := demail.MessageType(m.kind).Class()
+	switch {
+	case m.fault != nil:
+		n.fault = errNoProof
+		return nil
+	case class == demail.ClassConfirmation && !m.proof.Signed:
+		n.fault = errUnsigned
+		return nil
+	}
+	stored, err := body.Reader()
+	if err != nil {
+		return storeFault(err)
+	}
+	defer stored.Close()
+	if _, err := io.CopyN(io.Discard, stored, int64(m.top)); err != nil {
+		return storeFault(err)
+	}
+	opt, asked := r.trust()
+	content := &splitErrors{r: stored}
+	said, err := confirmation.Parse(m.h, content, opt)
+	switch {
+	case content.err != nil:
+		return storeFault(content.err)
+	case err != nil && asked.unknown != nil:
+		return notNow(asked.unknown)
+	case err != nil:
+		n.fault = err
+	default:
+		n.said = said
+	}
+	return nil
+}
+
+// tellOthers puts into the envelope what the message means for the traces of
+// others, all within its tenant: they become durable with it. What it was matched
+// to stands in its own attributes.
+func (r *Relay) tellOthers(e *queue.Envelope, m *taken) error {
+	if err := r.duplicate(e, m); err != nil {
+		return err
+	}
+	switch n := &m.news; {
+	case n.fault != nil:
+		e.Attributes[attrUnproved] = clip(n.reason(), queue.MaxText)
+	case n.said != nil:
+		return r.match(e, n.said, m)
+	}
+	return nil
+}
+
+// duplicate notes that a De-Mail came before. Twice is allowed (RFC 5321
+// §4.5.4.1): it is delivered again.
+func (r *Relay) duplicate(e *queue.Envelope, m *taken) error {
+	id := m.h.Get(demail.FieldMessageID)
+	if id == "" {
+		return nil
+	}
+	e.Keys = append(e.Keys, deMailIDKey(id))
+	before, err := r.find(e.Tenant, queue.In, deMailIDKey(id))
+	if err != nil || len(before) == 0 {
+		return err
+	}
+	e.Attributes[attrDuplicate] = string(before[0].e.ID)
+	e.Notes = append(e.Notes, queue.Note{ID: before[0].e.ID, Event: queue.Event{Kind: queue.Noted, Time: e.Received, Recipient: -1, Other: e.ID,
+		Reply: queue.Reply{Text: "the same De-Mail came again"}}})
+	return nil
+}
+
+// attrBody is bodyKey's value of an outgoing message.
+const attrBody = "body"
+
+// deMailIDKey is the lookup key of x-de-mail-message-id.
+func deMailIDKey(id string) string { return "de-mail-id:" + squeeze(id) }
+
+// sent is a message with its trace.
+type sent struct {
+	e      *queue.Envelope
+	events []queue.Event
+}
+
+// maxFound bounds how many messages one key leads to: many may share a subject's
+// reference, a body or even a careless Message-ID.
+const maxFound = 32
+
+// find reads the tenant's messages of one direction that a key leads to, newest
+// first. Traces that have expired or are damaged are passed over.
+func (r *Relay) find(tenant string, way queue.Direction, key string) ([]sent, error) {
+	ids, err := r.o.Queue.Find(key, maxFound)
+	if err != nil {
+		return nil, storeFault(err)
+	}
+	var out []sent
+	for _, id := range ids {
+		e, events, err := r.o.Queue.Trace(id)
+		switch {
+		case errors.Is(err, queue.ErrUnknown), errors.Is(err, queue.ErrCorrupt), err == nil && e == nil:
+			continue
+		case err != nil:
+			return nil, storeFault(err)
+		}
+		if e.Tenant == tenant && e.Direction == way {
+			out = append(out, sent{e, events})
+		}
+	}
+	return out, nil
+}
+
+// match finds what a proof is about and adds the events for its recipients.
+func (r *Relay) match(e *queue.Envelope, c *confirmation.Confirmation, m *taken) error {
+	kind, ok := kindFor(c)
+	if !ok {
+		return nil // an ident confirmation tells of no message
+	}
+	base := queue.Event{Kind: kind, Time: e.Received, Other: e.ID, Data: data(c, m)}
+	if kind == queue.Refused {
+		base.Reply.Text = string(c.NotificationType)
+	}
+	originals, err := r.originals(e.Tenant, c)
+	if err != nil {
+		return err
+	}
+	notes := choose(originals, c, base)
+	if len(originals) == 0 {
+		if notes, err = r.received(e.Tenant, c, base); err != nil {
+			return err
+		}
+	}
+	e.Notes = append(e.Notes, notes.list...)
+	e.Attributes[attrConfirms] = "none"
+	if len(notes.about) > 0 {
+		e.Attributes[attrConfirms] = clip(strings.Join(notes.about, " "), queue.MaxText)
+	}
+	return nil
+}
+
+// kindFor is the event that a proof becomes; false if it is about no message.
+func kindFor(c *confirmation.Confirmation) (queue.EventKind, bool) {
+	switch c.Type {
+	case demail.TypeDispatch:
+		return queue.Dispatched, true
+	case demail.TypeReceipt:
+		return queue.Received, true
+	case demail.TypeRetrieve:
+		return queue.Retrieved, true
+	case demail.TypeMalwareNotification:
+		return queue.Refused, true
+	case demail.TypeNotification:
+		switch c.NotificationType {
+		case demail.NotifyUnknownRecipient, demail.NotifyClosedAccount, demail.NotifyInvalidFormat:
+			return queue.Refused, true
+		}
+		return queue.Noted, true
+	case demail.TypeMalwareAcknowledge:
+		return queue.Noted, true
+	}
+	return "", false
+}
+
+// data is what a proof says, for the trace. See package proof.
+func data(c *confirmation.Confirmation, m *taken) map[string]string {
+	d := map[string]string{proof.DataType: string(c.Type)}
+	if id := m.h.Get(demail.FieldMessageID); id != "" {
+		d[proof.DataProof] = clip(id, queue.MaxText)
+	}
+	for name, at := range map[string]time.Time{proof.DataTime: c.Time, proof.DataDelivered: c.DeliveryTime} {
+		if !at.IsZero() {
+			d[name] = at.Format(time.RFC3339Nano)
+		}
+	}
+	return d
+}
+
+// originals finds what the tenant has sent and c may be about, newest first. The
+// sender's Message-ID leads there, else his private-id, else the body's hash; what
+// contradicts is left out. A private-id or a body alone may be shared by many
+// messages: with them it must be the only one.
+func (r *Relay) originals(tenant string, c *confirmation.Confirmation) ([]sent, error) {
+	for _, way := range []struct {
+		key    string
+		unique bool
+	}{{messageIDKey(c.OriginalMessageID), false}, {privateIDKey(c.PrivateID), true}, {hashKey(c.Hash), true}} {
+		if strings.HasSuffix(way.key, ":") {
+			continue
+		}
+		list, err := r.find(tenant, queue.Out, way.key)
+		if err != nil {
+			return nil, err
+		}
+		list = slices.DeleteFunc(list, func(s sent) bool { return !agrees(s.e, c, way.unique) })
+		if len(list) == 1 || len(list) > 1 && !way.unique {
+			return list, nil
+		}
+	}
+	return nil, nil
+}
+
+// hashKey is the lookup key of the body that an integrity field proves; what was
+// sent is found by SHA-256 only.
+func hashKey(p demail.Proof) string {
+	if p.Algorithm.Hash != crypto.SHA256 {
+		return "body:"
+	}
+	return bodyKey(p.BodyHash)
+}
+
+// agrees reports whether nothing that c says of the original contradicts what was
+// sent. Only the same body excuses another Message-ID: the provider may have
+// replaced it. With exact, c must name one of the recipients, too.
+func agrees(e *queue.Envelope, c *confirmation.Confirmation, exact bool) bool {
+	id, reference, body := compare(e, attrMessageID, messageIDKey(c.OriginalMessageID)), compare(e, attrPrivateID, privateIDKey(c.PrivateID)), compare(e, attrBody, hashKey(c.Hash))
+	if reference < 0 || body < 0 || id < 0 && body == 0 {
+		return false
+	}
+	return !exact || slices.ContainsFunc(e.Recipients, func(rc queue.Recipient) bool {
+		return slices.ContainsFunc(c.Recipients, func(a demail.Address) bool { return strings.EqualFold(a.String(), rc.Address) })
+	})
+}
+
+// compare tells what is the same (1) from what differs (-1); 0 if one side does not
+// know.
+func compare(e *queue.Envelope, attribute, key string) int {
+	kept := e.Attributes[attribute]
+	_, value, _ := strings.Cut(key, ":")
+	switch {
+	case kept == "" || value == "":
+		return 0
+	case squeeze(kept) == value:
+		return 1
+	}
+	return -1
+}
+
+// targets are the recipients of e that c speaks of. A message to one recipient
+// leaves no doubt, also if it was forwarded and c names where to.
+func targets(e *queue.Envelope, c *confirmation.Confirmation) []int {
+	if len(e.Recipients) == 1 {
+		return []int{0}
+	}
+	named := make(map[string]bool, len(c.Recipients))
+	for _, a := range c.Recipients {
+		named[a.String()] = true
+	}
+	var list []int
+	for i := range e.Recipients {
+		if named[strings.ToLower(e.Recipients[i].Address)] {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// noted is a list of notes and the messages that a proof is about.
+type noted struct {
+	list  []queue.Note
+	about []string
+}
+
+// choose makes the events for each recipient, in the newest message that went to
+// it; a message that was handed in twice has as many confirmations, and each finds
+// one that has none yet. A proof that is there already adds nothing.
+func choose(originals []sent, c *confirmation.Confirmation, base queue.Event) (n noted) {
+	served := map[string]bool{} // recipients that have found their message
+	for _, blank := range []bool{true, false} {
+		for _, o := range originals {
+			for _, i := range targets(o.e, c) {
+				address := o.e.Recipients[i].Address
+				known, same := o.has(base, i)
+				if same && !served[address] {
+					served[address] = true
+					n.mention(o.e.ID)
+				}
+				if served[address] || known >= maxProofs || blank && known > 0 {
+					continue
+				}
+				served[address] = true
+				event := base
+				event.Recipient = i
+				n.add(o.e.ID, event)
+			}
+		}
+	}
+	if len(n.about) == 0 && len(originals) > 0 { // it speaks of somebody to whom nothing went
+		base.Kind, base.Recipient, base.Data = queue.Noted, -1, strangers(base.Data, c)
+		n.add(originals[0].e.ID, base)
+	}
+	return n
+}
+
+// maxProofs bounds how many different proofs of one kind a recipient gets.
+const maxProofs = 4
+
+// has counts the events of that kind for a recipient, and reports whether one of
+// them comes from the same proof.
+func (s *sent) has(like queue.Event, recipient int) (n int, same bool) {
+	for _, e := range s.events {
+		if e.Kind == like.Kind && e.Recipient == recipient && e.Data[proof.DataType] == like.Data[proof.DataType] {
+			n++
+			same = same || e.Data[proof.DataProof] == like.Data[proof.DataProof]
+		}
+	}
+	return n, same
+}
+
+func (n *noted) add(id queue.ID, e queue.Event) {
+	if len(n.list) < queue.MaxNotes/2 {
+		n.list = append(n.list, queue.Note{ID: id, Event: e})
+	}
+	n.mention(id)
+}
+
+func (n *noted) mention(id queue.ID) {
+	if !slices.Contains(n.about, string(id)) {
+		n.about = append(n.about, string(id))
+	}
+}
+
+// strangers adds to a proof's data of whom it speaks.
+func strangers(d map[string]string, c *confirmation.Confirmation) map[string]string {
+	out := map[string]string{}
+	for name, value := range d {
+		out[name] = value
+	}
+	var all []string
+	for _, a := range c.Recipients {
+		all = append(all, a.String())
+	}
+	if len(all) > 0 {
+		out[proof.DataRecipient] = clip(strings.Join(all, " "), queue.MaxText)
+	}
+	return out
+}
+
+// received notes a proof in the trace of a message that the tenant has got:
+// confirmations of receipt and retrieve go to the original's recipient too.
+func (r *Relay) received(tenant string, c *confirmation.Confirmation, base queue.Event) (n noted, err error) {
+	if c.Hash.IsZero() {
+		return n, nil
+	}
+	list, err := r.find(tenant, queue.In, integrityKey(c.Hash.ValueKey()))
+	if err != nil || len(list) == 0 {
+		return n, err
+	}
+	base.Kind, base.Recipient = queue.Noted, -1
+	if _, same := list[0].has(base, -1); same {
+		n.mention(list[0].e.ID)
+		return n, nil
+	}
+	n.add(list[0].e.ID, base)
+	return n, nil
+}
