@@ -154,7 +154,7 @@ func (t *txn) settle(e *Envelope, st state, key [idBytes]byte, dead string, now 
 		t.count(e.Tenant, deadCounts(e))
 	case st.due != never:
 		t.set(idKey(keyState, key), encodeState(st, e.Recipients))
-		t.addDue(dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, key})
+		t.addDue(e.dueEntry(key, st.due))
 	default:
 		t.addTrace(key, st.events, Event{Kind: Finished, Time: now, Recipient: -1})
 		t.count(e.Tenant, countsFor(e).negative())

@@ -89,7 +89,7 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 		t.holdMessage(e, &st, id, e.HoldReason, now)
 		t.count(e.Tenant, Counts{Bytes: e.Size, Held: 1})
 	} else {
-		t.addDue(dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, id})
+		t.addDue(e.dueEntry(id, st.due))
 		t.count(e.Tenant, countsFor(e))
 	}
 	t.set(idKey(keyMessage, id), encodeEnvelope(keyMessage, e))

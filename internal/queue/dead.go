@@ -80,7 +80,7 @@ func (q *Queue) Revive(id ID, now time.Time) error {
 		st.events = t.addTrace(key, st.events, Event{Kind: Revived, Time: now, Recipient: -1})
 		t.set(idKey(keyMessage, key), encodeEnvelope(keyMessage, e))
 		t.set(idKey(keyState, key), encodeState(st, e.Recipients))
-		t.addDue(dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, key})
+		t.addDue(e.dueEntry(key, st.due))
 		t.count(e.Tenant, deadCounts(e).negative())
 		return nil
 	})

@@ -3,6 +3,7 @@ package queue
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"strings"
 	"time"
 )
@@ -74,6 +75,21 @@ type dueEntry struct {
 	class Class
 	due   int64
 	id    [idBytes]byte
+	size  int64 // of the body; stands in the value
+}
+
+// dueEntry is the entry under which e waits for the time due.
+func (e *Envelope) dueEntry(id [idBytes]byte, due int64) dueEntry {
+	return dueEntry{lane: laneKey(e.Tenant, e.Hop), class: e.Class, due: due, id: id, size: e.Size}
+}
+
+// dueValue tells the size, so that a lane can be scanned without reading messages.
+func dueValue(size int64) []byte { return binary.AppendUvarint(nil, uint64(max(size, 0))) }
+
+// dueCost is what serving a due entry costs. The first release wrote no value.
+func dueCost(value []byte) int64 {
+	size, _ := binary.Uvarint(value)
+	return messageCost + int64(min(size, math.MaxInt32))
 }
 
 // parseDue is the inverse of dueKey.

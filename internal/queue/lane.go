@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -16,25 +15,33 @@ const MaxDue = 1000
 // asking lanes that have nothing due. Finding less than a bound says is harmless.
 type lane struct {
 	key string
+	account
+	tenant *tenant
 	// from is, for each class, a time before which the index has no entry.
 	from [classes]int64
-	// ready is a time before which no message can be handed out.
-	ready int64
+	// ready is, for each class, a time before which no message can be handed out.
+	ready [classes]int64
 }
 
 func newLane(key string) *lane {
-	l := &lane{key: key, ready: never}
-	for c := range l.from {
-		l.from[c] = never
+	l := &lane{key: key}
+	for c := range classes {
+		l.from[c], l.ready[c] = never, never
 	}
 	return l
 }
 
 // add notes that an entry is in the index.
-func (l *lane) add(e dueEntry) {
-	l.from[e.class] = min(l.from[e.class], e.due)
-	l.ready = min(l.ready, e.due)
+func (l *lane) add(e dueEntry) { l.lower(e.class, e.due, e.due) }
+
+func (l *lane) lower(class Class, from, ready int64) {
+	l.from[class] = min(l.from[class], from)
+	l.ready[class] = min(l.ready[class], ready)
 }
+
+// empty reports whether the lane has no mail but what is taken; if that is given
+// back, the lane is made again.
+func (l *lane) empty() bool { return slices.Min(l.ready[:]) == never }
 
 // Skip reports whether a lane is to be left alone. It must be quick and must not
 // call the queue.
@@ -54,6 +61,7 @@ func (q *Queue) lane(key string) *lane {
 	if l == nil {
 		l = newLane(key)
 		q.lanes[key] = l
+		q.join(l)
 	}
 	return l
 }
@@ -67,11 +75,13 @@ type taken struct {
 	at       time.Time // the time given to Due
 	begun    bool      // it stands under keyProgress, not under keyDue
 	busy     bool      // Begin or Finish is under way
+	cost     int64     // what its tenant and lane were charged
 }
 
-// Due hands out at most limit messages (and at most MaxDue) whose time has come,
-// serving the lanes in turn. A message handed out is not handed out again until
-// Finish or Release. The envelopes are copies. Damaged messages are set aside.
+// Due hands out at most limit messages (and at most MaxDue) whose time has come, in
+// the order that fairness asks for (fair.go). A message handed out is not handed out
+// again until Finish or Release. The envelopes are copies. Damaged messages are set
+// aside. Its work is bounded by limit, not by how much mail there is.
 //
 // A message may be handed out a moment before its Commit returns. That is safe,
 // since Begin is durable only together with everything before it.
@@ -88,52 +98,24 @@ func (q *Queue) Due(now time.Time, limit int, skip ...Skip) ([]*Envelope, error)
 
 	limit = min(limit, MaxDue)
 	var out []*Envelope
-	lanes := q.readyLanes(now, skip)
-	for len(lanes) > 0 && len(out) < limit {
-		share := max(1, (limit-len(out))/len(lanes))
-		var more []*lane
-		for _, l := range lanes {
-			if len(out) == limit {
-				break
-			}
-			got, rest, err := q.serve(l, now, min(share, limit-len(out)))
-			if err != nil {
-				q.giveBack(out)
-				return nil, fmt.Errorf("queue due: %w", err)
-			}
-			out = append(out, got...)
-			q.setLast(l.key)
-			if rest {
-				more = append(more, l)
-			}
+	for len(out) < limit {
+		q.mu.Lock()
+		turn, ok := q.nextTurn(now.UnixMilli(), skip)
+		if !ok && len(skip) == 0 && len(out) == 0 {
+			q.forgive()
 		}
-		lanes = more
+		q.mu.Unlock()
+		if !ok {
+			break
+		}
+		got, err := q.serve(turn, now, limit-len(out))
+		if err != nil {
+			q.giveBack(out)
+			return nil, fmt.Errorf("queue due: %w", err)
+		}
+		out = append(out, got...)
 	}
 	return out, nil
-}
-
-// readyLanes lists the lanes that may have something due, beginning behind the
-// one that was served last.
-func (q *Queue) readyLanes(now time.Time, skip []Skip) []*lane {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	var ready []*lane
-	for _, l := range q.lanes {
-		if l.ready <= now.UnixMilli() && !l.skipped(skip) {
-			ready = append(ready, l)
-		}
-	}
-	slices.SortFunc(ready, func(a, b *lane) int { return strings.Compare(a.key, b.key) })
-	first, _ := slices.BinarySearchFunc(ready, q.lastLane+"\x00", func(l *lane, key string) int {
-		return strings.Compare(l.key, key)
-	})
-	return append(slices.Clone(ready[first:]), ready[:first]...)
-}
-
-func (q *Queue) setLast(key string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.lastLane = key
 }
 
 // giveBack releases messages that Due cannot hand out after all.
@@ -143,11 +125,11 @@ func (q *Queue) giveBack(list []*Envelope) {
 	}
 }
 
-// serve takes up to n due messages from l, and reports whether there may be more.
-func (q *Queue) serve(l *lane, now time.Time, n int) ([]*Envelope, bool, error) {
-	entries, more, err := q.scanLane(l, now.UnixMilli(), n)
+// serve takes up to n due messages of a turn.
+func (q *Queue) serve(t turn, now time.Time, n int) ([]*Envelope, error) {
+	entries, err := q.scanLane(t, now.UnixMilli(), n)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	var out []*Envelope
 	for i, e := range entries {
@@ -157,71 +139,57 @@ func (q *Queue) serve(l *lane, now time.Time, n int) ([]*Envelope, bool, error) 
 				q.untake(rest.id)
 			}
 			q.giveBack(out)
-			return nil, false, err
+			return nil, err
 		}
 		if envelope != nil {
 			out = append(out, envelope)
 		}
 	}
-	return out, more, nil
+	return out, nil
 }
 
-// scanLane finds up to n entries that are due and not taken, and marks them
-// taken. While it reads, the lane's bounds are lifted to never; what it finds
-// and what commits meanwhile add lowers them again.
-func (q *Queue) scanLane(l *lane, now int64, n int) (found []dueEntry, more bool, err error) {
+// scanLane finds up to n entries of a turn that are due and not taken, and marks them
+// taken, until they use up its budget. While it reads, the lane's bounds are lifted to
+// never; what it finds and what commits meanwhile add lowers them again.
+func (q *Queue) scanLane(t turn, now int64, n int) (found []dueEntry, err error) {
+	l, class, budget := t.lane, t.class, t.budget
 	q.mu.Lock()
-	old := *l
-	*l = *newLane(l.key)
+	oldFrom, oldReady := l.from[class], l.ready[class]
+	l.from[class], l.ready[class] = never, never
 	q.mu.Unlock()
 
-	seen := newLane(l.key)
-	for class := Class(0); class < classes; class++ {
-		if old.from[class] > now || more {
-			seen.from[class] = old.from[class]
-			if !more {
-				seen.ready = min(seen.ready, old.from[class])
-			}
-			continue
-		}
-		lower := dueKey(l.key, class, old.from[class], [idBytes]byte{})
-		upper := laneEnd(l.key)
-		if class+1 < classes {
-			upper = dueKey(l.key, class+1, 0, [idBytes]byte{})
-		}
-		err = q.store.scan(lower, upper, func(key, _ []byte) bool {
-			e, ok := parseDue(key)
-			if !ok {
-				return true // no message waits under such a key
-			}
-			seen.from[class] = min(seen.from[class], e.due)
-			more = len(found) == n && e.due <= now
-			if e.due > now || more {
-				seen.ready = min(seen.ready, e.due)
-				return false
-			}
-			if q.tryTake(e) {
-				found = append(found, e)
-			}
-			return true
-		})
-		if err != nil {
-			break
-		}
+	from, ready := int64(never), int64(never)
+	lower := dueKey(l.key, class, oldFrom, [idBytes]byte{})
+	upper := laneEnd(l.key)
+	if class+1 < classes {
+		upper = dueKey(l.key, class+1, 0, [idBytes]byte{})
 	}
+	err = q.store.scan(lower, upper, func(key, value []byte) bool {
+		e, ok := parseDue(key)
+		if !ok {
+			return true // no message waits under such a key
+		}
+		from = min(from, e.due)
+		if e.due > now || len(found) == n || budget <= 0 {
+			ready = e.due
+			return false
+		}
+		if q.tryTake(e) {
+			found = append(found, e)
+			budget -= dueCost(value)
+		}
+		return true
+	})
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if err != nil {
-		seen = &old
+		from, ready = oldFrom, oldReady
 		for _, e := range found {
 			delete(q.taken, e.id)
 		}
 	}
-	for c := range l.from {
-		l.from[c] = min(l.from[c], seen.from[c])
-	}
-	l.ready = min(l.ready, seen.ready)
-	return found, more, err
+	l.lower(class, from, ready)
+	return found, err
 }
 
 // tryTake marks a message taken, unless it is.
@@ -242,8 +210,16 @@ func (q *Queue) untake(id [idBytes]byte) {
 		delete(q.taken, id)
 		if !t.begun {
 			q.lane(t.entry.lane).add(t.entry)
+			q.charge(t.entry.lane, -t.cost)
 		}
 	}
+}
+
+// charge puts a message on its lane's and tenant's account. The caller holds q.mu.
+func (q *Queue) charge(lane string, cost int64) {
+	l := q.lane(lane)
+	l.charge(cost)
+	l.tenant.charge(cost)
 }
 
 // take loads a message that tryTake has marked. It returns nil if the message
@@ -253,7 +229,10 @@ func (q *Queue) take(e dueEntry, now time.Time) (*Envelope, error) {
 	if err == nil && st.due == e.due && st.hold == "" {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		q.taken[e.id] = &taken{envelope: envelope, state: st, entry: e, at: now}
+		e.size = envelope.Size
+		t := &taken{envelope: envelope, state: st, entry: e, at: now, cost: messageCost + e.size}
+		q.taken[e.id] = t
+		q.charge(e.lane, t.cost)
 		return envelope.clone(), nil
 	}
 	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnknown) {
@@ -299,8 +278,8 @@ func (q *Queue) NextDue(skip ...Skip) (time.Time, bool) {
 	defer q.mu.Unlock()
 	next := int64(never)
 	for _, l := range q.lanes {
-		if l.ready < next && !l.skipped(skip) {
-			next = l.ready
+		if ready := slices.Min(l.ready[:]); ready < next && !l.skipped(skip) {
+			next = ready
 		}
 	}
 	if next == never {

@@ -20,37 +20,6 @@ func commitTo(t testing.TB, q *Queue, tenant, hop string, class Class, due time.
 	return mustCommit(t, q, e, nil)
 }
 
-// One tenant's flood must not keep another's single letter waiting.
-func TestFloodDoesNotDelayOthers(t *testing.T) {
-	q := openTest(t, vfs.NewMem())
-	now := time.Now().Truncate(time.Millisecond)
-	for range 500 {
-		commitTo(t, q, "flood", "provider", Normal, now.Add(-time.Hour))
-	}
-	single := commitTo(t, q, "single", "provider", Bulk, now)
-	inbound := commitTo(t, q, "flood", "own-server", Bulk, now)
-	var first []ID
-	for _, e := range mustDue(t, q, 6) {
-		first = append(first, e.ID)
-	}
-	if !slices.Contains(first, single) || !slices.Contains(first, inbound) || len(first) != 6 {
-		t.Errorf("the first 6 messages are not of all lanes")
-	}
-	// Also when only one is asked for each time.
-	for range 3 {
-		commitTo(t, q, "single", "provider", Normal, now)
-	}
-	seen := map[string]int{}
-	for range 6 {
-		for _, e := range mustDue(t, q, 1) {
-			seen[e.Tenant]++
-		}
-	}
-	if seen["single"] != 3 || seen["flood"] != 3 {
-		t.Errorf("one at a time: %v, want 3 of each", seen)
-	}
-}
-
 func TestClassThenTime(t *testing.T) {
 	q := openTest(t, vfs.NewMem())
 	now := time.Now().Truncate(time.Millisecond)

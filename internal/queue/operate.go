@@ -124,7 +124,7 @@ type standing struct {
 
 // entry is where the message waits, if it is not on hold.
 func (m *standing) entry() dueEntry {
-	return dueEntry{lane: laneKey(m.e.Tenant, m.e.Hop), class: m.e.Class, due: m.was.due, id: m.key}
+	return m.e.dueEntry(m.key, m.was.due)
 }
 
 // hasten lets recipients that wait for later wait for now, and tells whether there are any.
@@ -241,7 +241,7 @@ func (t *txn) restand(m *standing) {
 			t.deleteDue(m.entry())
 		}
 		m.st.due = nextDue(m.e.Recipients)
-		t.addDue(dueEntry{laneKey(m.e.Tenant, m.e.Hop), m.e.Class, m.st.due, m.key})
+		t.addDue(m.e.dueEntry(m.key, m.st.due))
 	}
 	t.set(idKey(keyState, m.key), encodeState(m.st, m.e.Recipients))
 	// It must be free from the moment it is due again (see endDead).

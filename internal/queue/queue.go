@@ -32,9 +32,10 @@
 //
 // # Fairness
 //
-// Messages wait in lanes, one for each tenant and next hop. Due serves the lanes in
-// turn, so a lane with 100,000 letters delays another's single one by its share
-// of one round only. Within a lane the lower Class goes first, then the earlier due time.
+// Messages wait in lanes, one for each tenant and next hop. Due serves tenants, and
+// within a tenant its lanes, by a deficit round robin in bytes (fair.go), so 100,000
+// letters delay another tenant's single one by a few of them. Within a tenant the
+// lower Class goes first, whatever the lane, and within a lane the earlier due time.
 //
 // # On disk (format 1)
 //
@@ -127,7 +128,9 @@ type Queue struct {
 
 	mu         sync.Mutex
 	lanes      map[string]*lane
-	lastLane   string // served last
+	tenants    ring[*tenant]
+	byTenant   map[string]*tenant
+	pruneAt    int // lanes in memory
 	taken      map[[idBytes]byte]*taken
 	totals     map[string]Counts
 	quarantine int64
@@ -155,8 +158,8 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	h := newHealth(func(err error) { log.Error("queue store is sick: refusing mail", "error", err) })
 	q := &Queue{
 		dir: dir, log: log, health: h,
-		wake: make(chan struct{}, 1), lanes: map[string]*lane{},
-		taken: map[[idBytes]byte]*taken{}, totals: map[string]Counts{},
+		wake: make(chan struct{}, 1), lanes: map[string]*lane{}, byTenant: map[string]*tenant{},
+		taken: map[[idBytes]byte]*taken{}, totals: map[string]Counts{}, pruneAt: minLanes,
 	}
 	q.buffers.New = func() any { return new([InlineLimit]byte) }
 	q.ballast = newBallast(fsys, fsys.PathJoin(dir, "ballast"), opts.Ballast, h, log)

@@ -64,8 +64,7 @@ func (q *Queue) recoverLanes() error {
 				return false
 			}
 			l := q.lane(e.lane) // nobody else is here yet
-			l.ready = 0
-			l.from = [classes]int64{}
+			l.ready, l.from = [classes]int64{}, [classes]int64{}
 			next = laneEnd(e.lane)
 			return false
 		})
@@ -141,7 +140,7 @@ func (t *txn) resumeMessage(e *Envelope, st state, c cutOff, now time.Time) {
 	st.due = nextDue(e.Recipients)
 	t.delete(idKey(keyProgress, id))
 	t.set(idKey(keyState, id), encodeState(st, e.Recipients))
-	t.addDue(dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, id})
+	t.addDue(e.dueEntry(id, st.due))
 }
 
 // recoverBodies compares the body files with the index. A file that nothing
@@ -210,7 +209,8 @@ func (q *Queue) setAside(id [idBytes]byte, due *dueEntry, why error) error {
 	case err == nil && st.hold != "":
 		t.count(e.Tenant, Counts{Bytes: -e.Size, Held: -1})
 	case err == nil:
-		due = &dueEntry{laneKey(e.Tenant, e.Hop), e.Class, st.due, id}
+		entry := e.dueEntry(id, st.due)
+		due = &entry
 		t.count(e.Tenant, countsFor(e).negative())
 	case due != nil: // its recipients and bytes stay in the sums
 		tenant, _, _ := strings.Cut(due.lane[1:], "\x00")

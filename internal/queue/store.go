@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -37,6 +38,7 @@ const (
 type store struct {
 	db     *pebble.DB
 	health *health
+	reads  atomic.Int64 // values read and entries looked at
 }
 
 func openStore(dir string, opts *pebble.Options, h *health) (*store, error) {
@@ -148,6 +150,7 @@ func (s *store) get(key []byte) ([]byte, error) {
 	if err := s.health.dead(); err != nil {
 		return nil, err
 	}
+	s.reads.Add(1)
 	value, closer, err := s.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, ErrUnknown
@@ -165,6 +168,7 @@ func (s *store) get(key []byte) ([]byte, error) {
 func (s *store) scan(lower, upper []byte, do func(key, value []byte) bool) error {
 	return s.iterate(lower, upper, func(it *pebble.Iterator) error {
 		for ok := it.First(); ok; ok = it.Next() {
+			s.reads.Add(1)
 			value, err := it.ValueAndErr()
 			if err != nil || !do(it.Key(), value) {
 				return nil // it.Error tells

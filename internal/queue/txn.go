@@ -31,7 +31,7 @@ func (t *txn) delete(key []byte) { _ = t.batch.Delete(key, nil) }
 func (t *txn) count(tenant string, c Counts) { t.counts[tenant] = t.counts[tenant].plus(c) }
 
 func (t *txn) addDue(e dueEntry) {
-	t.set(dueKey(e.lane, e.class, e.due, e.id), nil)
+	t.set(dueKey(e.lane, e.class, e.due, e.id), dueValue(e.size))
 	t.dues = append(t.dues, e)
 }
 
