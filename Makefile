@@ -26,8 +26,9 @@ test: setup ## everything: format, vet, staticcheck, rules, race, 10,000 crash p
 	@test -z "$$(gofmt -l cmd appliance image hsm internal qemu | tee /dev/stderr)" && $(GO) vet ./... && $(GO) tool staticcheck ./...
 	@$(GO) test -race -timeout 30m $$($(GO) list ./... | grep -v /qemu/e2e) && $(GO) test -timeout 20m ./internal/queue && $(GO) test -count=1 -timeout 80m -v ./qemu/e2e
 
-bench: ## figures, as ratios against peers in the same run
-	@$(GO) test -run '^$$' -bench . -benchmem ./...
+bench: setup ## figures beside Debian's Postfix in the same run, as root (MICRO=1: Go's benchmarks too)
+	@$(GO) build -o build/bench ./qemu/bench && build/bench
+	@[ -z "$$MICRO" ] || $(GO) test -run '^$$' -bench . -benchmem ./...
 
 fuzz: ## run each fuzz target for FUZZTIME (default 1m)
 	@$(GO) list ./... | while read p; do $(GO) test -list '^Fuzz' $$p | grep ^Fuzz | xargs -r -n1 -I{} $(GO) test -run '^$$' -fuzz '^{}$$' -fuzztime $${FUZZTIME:-1m} $$p || exit 1; done
