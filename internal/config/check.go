@@ -13,6 +13,7 @@ type checker struct {
 	root   *yaml.Node
 	bad    map[string]bool // paths that the decoder already complained about
 	faults Faults
+	hidden int // faults that are not in faults
 }
 
 // fault notes a fault at path, unless the value there, or one that contains it,

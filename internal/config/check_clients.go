@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"gitlab.opencode.de/pforte/pforte/internal/mapping"
 	"gitlab.opencode.de/pforte/pforte/internal/secret"
 )
 
@@ -14,7 +15,7 @@ const (
 	maxSenders = 4096
 )
 
-func (c *checker) clients(k *claims, path string, t *Tenant, sends bool) {
+func (c *checker) clients(k *claims, path string, t *Tenant, table *mapping.Table, sends bool) {
 	list := path + ".clients"
 	if sends && len(t.Clients) == 0 {
 		c.fault(list, "describe the system that hands in mail, or set every domain to receive", "no client may send for this tenant")
@@ -30,7 +31,7 @@ func (c *checker) clients(k *claims, path string, t *Tenant, sends bool) {
 		}
 		c.client(k, p, cl)
 		c.prefixes(p+".networks", cl.Networks)
-		c.senders(p, path, cl, t)
+		c.senders(p, path, cl, t, table)
 		switch cl.Class {
 		case "", ClassUrgent, ClassNormal, ClassBulk:
 		default:
@@ -127,7 +128,7 @@ func isUser(s string) bool {
 }
 
 // senders checks for whom a client may send.
-func (c *checker) senders(path, tenant string, cl Client, t *Tenant) {
+func (c *checker) senders(path, tenant string, cl Client, t *Tenant, table *mapping.Table) {
 	list := path + ".senders"
 	if cl.Application && len(cl.Senders) == 0 {
 		c.fault(list, "name the addresses that the application sends for", "an application must name its senders")
@@ -138,7 +139,7 @@ func (c *checker) senders(path, tenant string, cl Client, t *Tenant) {
 	}
 	seen := map[string]string{}
 	for i, s := range cl.Senders {
-		if s != "" && c.sender(at(list, i), tenant, s, t) {
+		if s != "" && c.sender(at(list, i), tenant, s, t, table) {
 			c.claim(seen, s, at(list, i), "keep one", "sender")
 		}
 	}

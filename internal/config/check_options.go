@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
+	"gitlab.opencode.de/pforte/pforte/internal/mapping"
 )
 
 // Bounds of a tenant's dispatch options.
@@ -46,7 +47,7 @@ func (c *checker) ask(path string, names []string) {
 }
 
 // options checks a tenant's defaults and keywords.
-func (c *checker) options(path string, t *Tenant) {
+func (c *checker) options(path string, t *Tenant, table *mapping.Table) {
 	if n := len(t.Options); n > maxOptions {
 		c.fault(path+".options", "use domains or *", "%d senders, more than %d", n, maxOptions)
 		return
@@ -54,7 +55,7 @@ func (c *checker) options(path string, t *Tenant) {
 	senders := map[string]string{}
 	for i, o := range t.Options {
 		p := at(path+".options", i)
-		if !c.missing(p+".sender", o.Sender, "write an address, *@domain, or *") && (o.Sender == "*" || c.sender(p+".sender", path, o.Sender, t)) {
+		if !c.missing(p+".sender", o.Sender, "write an address, *@domain, or *") && (o.Sender == "*" || c.sender(p+".sender", path, o.Sender, t, table)) {
 			c.claim(senders, o.Sender, p+".sender", "keep one entry for each sender", "sender")
 		}
 		c.ask(p+".ask", o.Ask)
@@ -79,19 +80,33 @@ func (c *checker) options(path string, t *Tenant) {
 	}
 }
 
-// sender checks an address of the tenant or "*@domain", on either side.
-func (c *checker) sender(path, tenant, sender string, t *Tenant) bool {
+// sender checks an address of the tenant or "*@domain", on either side. An
+// address that never sends is a misspelt one. table is nil if it has faults.
+func (c *checker) sender(path, tenant, sender string, t *Tenant, table *mapping.Table) bool {
 	address := sender
-	if domain, ok := strings.CutPrefix(sender, "*@"); ok {
+	domain, all := strings.CutPrefix(sender, "*@")
+	if all {
 		address = "x@" + domain
 	}
 	_, domain, ok := splitAddress(address)
-	switch {
-	case !ok:
+	if !ok {
 		c.fault(path, "write it in lower case, as poststelle@gemeinde.example or *@gemeinde.example", "%s is neither an address nor *@ and a domain", quote(sender))
 		return false
-	case !c.sound("provider.domains"), !c.isDeMail(domain):
+	}
+	if !c.sound("provider.domains") {
 		return true
 	}
-	return c.deMail(path, tenant, address, t)
+	if c.isDeMail(domain) {
+		if ok = c.deMail(path, tenant, address, t); !ok || all || table == nil || address == t.Account {
+			return ok
+		}
+		a, err := demail.ParseAddress(address)
+		ok = err == nil && table.Has(a)
+	} else if !all && table != nil {
+		_, ok = table.DeMail(address)
+	}
+	if !ok {
+		c.fault(path, "map it, or correct it", "no mapping lets %s send", address)
+	}
+	return ok
 }

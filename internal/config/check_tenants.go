@@ -21,7 +21,8 @@ const (
 
 // claims is what belongs to one tenant only, with the path of who has it.
 type claims struct {
-	id, domain, mail, deMail, client, user map[string]string
+	id, domain, client, user map[string]string
+	mail                     *owners
 }
 
 func (c *checker) tenants() {
@@ -32,8 +33,9 @@ func (c *checker) tenants() {
 		c.fault("tenants", "use a second box", "%d tenants, more than %d", n, MaxTenants)
 		return
 	}
-	k := &claims{map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}}
+	k := &claims{map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}, newOwners(len(c.doc.Tenants))}
 	for i := range c.doc.Tenants {
+		k.mail.tenant = i
 		c.tenant(k, at("tenants", i), &c.doc.Tenants[i])
 	}
 }
@@ -75,9 +77,9 @@ func (c *checker) tenant(k *claims, path string, t *Tenant) {
 	sends, receives := c.domains(k, path, t)
 	c.account(path, t)
 	c.mail(path+".postmaster", t.Postmaster)
-	c.clients(k, path, t, sends)
-	c.options(path, t)
-	c.mappings(k, path, t)
+	table := c.mappings(k, path, t)
+	c.clients(k, path, t, table, sends)
+	c.options(path, t, table)
 	c.inbound(path+".inbound", &t.Inbound, receives)
 }
 
@@ -196,23 +198,4 @@ func (c *checker) mail(path, address string) bool {
 		return false
 	}
 	return true
-}
-
-// mappings checks that each address of either side stands once in the box.
-func (c *checker) mappings(k *claims, path string, t *Tenant) {
-	const once = "keep one mapping for each address"
-	for i, m := range t.Mappings {
-		p := at(path+".mappings", i)
-		if c.mail(p+".mail", m.Mail) {
-			c.claim(k.mail, m.Mail, p+".mail", once, "e-mail address")
-		}
-		if !c.missing(p+".deMail", m.DeMail, "give the De-Mail address") && c.deMail(p+".deMail", path, m.DeMail, t) {
-			c.claim(k.deMail, m.DeMail, p+".deMail", once, "De-Mail address")
-		}
-		switch m.Direction {
-		case "", DirectionBoth, DirectionSend, DirectionReceive:
-		default:
-			c.fault(p+".direction", "write both, send or receive", "there is no direction %s", quote(string(m.Direction)))
-		}
-	}
 }

@@ -21,6 +21,12 @@ func parseTree(data []byte) (*yaml.Node, Faults) {
 		return nil, Faults{{Text: fmt.Sprintf("the document has %d bytes, more than %d", len(data), MaxSize),
 			Remedy: "make it smaller"}}
 	}
+	if n := len(data); n > MaxText {
+		if n -= tableBytes(data); n > MaxText {
+			return nil, Faults{{Text: fmt.Sprintf("beside mapping tables the document has %d bytes, more than %d", n, MaxText),
+				Remedy: "put mappings into mappingTable, written as \"mappingTable: |\", or make the document smaller"}}
+		}
+	}
 	if line := badUTF8(data); line > 0 {
 		return nil, Faults{{Line: line, Text: "the line is not valid UTF-8", Remedy: "save the file as UTF-8 without byte order mark"}}
 	}
@@ -44,6 +50,25 @@ func parseTree(data []byte) (*yaml.Node, Faults) {
 		return nil, Faults{syntaxFault(err)}
 	}
 	return root, nil
+}
+
+// tableBytes counts what stands in literal blocks after "mappingTable: |", which the
+// YAML reader takes as one value each.
+func tableBytes(data []byte) int {
+	sum, indent := 0, -1
+	for line := range bytes.Lines(data) {
+		text := bytes.TrimLeft(line, " ")
+		depth := len(line) - len(text)
+		switch {
+		case indent >= 0 && (depth > indent || len(bytes.TrimSpace(text)) == 0):
+			sum += len(line)
+		case bytes.HasPrefix(text, []byte("mappingTable: |")):
+			indent = depth
+		default:
+			indent = -1
+		}
+	}
+	return sum
 }
 
 func isNull(doc *yaml.Node) bool {

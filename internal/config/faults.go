@@ -45,12 +45,14 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted orders by line, then as found, and cuts at MaxFaults.
-func (f Faults) sorted() Faults {
+// sorted orders by line, then as found, and cuts at MaxFaults. hidden is how many
+// more there are.
+func (f Faults) sorted(hidden int) Faults {
 	slices.SortStableFunc(f, func(a, b Fault) int { return cmp.Compare(a.Line, b.Line) })
-	if n := len(f); n > MaxFaults {
-		f = append(f[:MaxFaults:MaxFaults], Fault{
-			Text:   fmt.Sprintf("%d more faults are not shown", n-MaxFaults),
+	shown := min(len(f), MaxFaults)
+	if hidden += len(f) - shown; hidden > 0 {
+		f = append(f[:shown:shown], Fault{
+			Text:   fmt.Sprintf("%d more faults are not shown", hidden),
 			Remedy: "correct these first and check again",
 		})
 	}

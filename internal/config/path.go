@@ -119,6 +119,28 @@ func lineOf(root *yaml.Node, path string) int {
 	return line
 }
 
+// nodeAt finds the value at a path, nil if there is none.
+func nodeAt(root *yaml.Node, path string) *yaml.Node {
+	n := root
+	for path != "" && n != nil {
+		var step string
+		if path[0] == '[' {
+			step, path, _ = strings.Cut(path[1:], "]")
+			i, err := strconv.Atoi(step)
+			if err != nil || n.Kind != yaml.SequenceNode || i >= len(n.Content) {
+				return nil
+			}
+			n = n.Content[i]
+			continue
+		}
+		path = strings.TrimPrefix(path, ".")
+		end := strings.IndexAny(path+".", ".[")
+		_, n = child(n, path[:end])
+		path = path[end:]
+	}
+	return n
+}
+
 func child(n *yaml.Node, key string) (*yaml.Node, *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		return nil, nil

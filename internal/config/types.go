@@ -155,6 +155,7 @@ type Tenant struct {
 	Options      []DispatchDefault `yaml:"options,omitempty"`
 	Keywords     []Keyword         `yaml:"keywords,omitempty"`
 	Mappings     []Mapping         `yaml:"mappings,omitempty"`
+	MappingTable string            `yaml:"mappingTable,omitempty"` // more mappings, as CSV (package mapping)
 	Inbound      Inbound           `yaml:"inbound,omitempty"`
 }
 
@@ -232,8 +233,12 @@ type Domain struct {
 	CatchAll  string    `yaml:"catchAll,omitempty"`
 }
 
-// Mapping ties an e-mail address of the tenant to one of its De-Mail
-// addresses, in the direction given (both if left out).
+// Mapping ties an e-mail address of the tenant to one of its De-Mail addresses
+// in the direction given, both if left out; with "*@domain" on both sides it ties
+// whole domains. Package mapping says what directions and rules mean. An e-mail
+// address, and the domain of a rule, is mapped by one tenant only: they belong to
+// one authority, and the same one at two is a mistake that would carry De-Mails
+// into a stranger's mail system.
 type Mapping struct {
 	Mail      string    `yaml:"mail,omitempty"`
 	DeMail    string    `yaml:"deMail,omitempty"`

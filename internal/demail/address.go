@@ -43,11 +43,10 @@ func ParseAddress(s string) (Address, error) {
 	if err := checkLocal(s[:at]); err != nil {
 		return Address{}, err
 	}
-	domain, err := ParseDomain(s[at+1:])
-	if err != nil {
+	if _, err := ParseDomain(s[at+1:]); err != nil {
 		return Address{}, err
 	}
-	return Address{s: lowerASCII(s[:at]) + "@" + domain, at: at}, nil
+	return Address{s: lowerASCII(s), at: at}, nil
 }
 
 // ParseDomain checks a De-Mail domain or an institution's part of one: ASCII

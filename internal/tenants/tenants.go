@@ -259,7 +259,7 @@ func (s *Snapshot) add(doc *config.Tenant) error {
 	if t.Integrity, err = integrity(doc.Integrity); err != nil {
 		return err
 	}
-	if t.Table, err = table(doc.Mappings); err != nil {
+	if t.Table, err = table(doc); err != nil {
 		return err
 	}
 	if t.Inbound, err = inbound(&doc.Inbound); err != nil {
@@ -308,22 +308,25 @@ func inbound(doc *config.Inbound) (Inbound, error) {
 	return in, nil // every server's certificate is pinned
 }
 
-func table(list []config.Mapping) (*mapping.Table, error) {
-	entries := make([]mapping.Entry, len(list))
-	for i, m := range list {
-		a, err := demail.ParseAddress(m.DeMail)
+// table joins a tenant's mappings and its mapping table; config.Parse has judged
+// their domains.
+func table(doc *config.Tenant) (*mapping.Table, error) {
+	var b mapping.Builder
+	for i, m := range doc.Mappings {
+		e, err := m.Entry()
 		if err != nil {
 			return nil, fmt.Errorf("mapping %d: %w", i+1, err)
 		}
-		entries[i] = mapping.Entry{Mail: m.Mail, DeMail: a}
-		switch m.Direction {
-		case config.DirectionSend:
-			entries[i].Direction = mapping.Send
-		case config.DirectionReceive:
-			entries[i].Direction = mapping.Receive
-		}
+		b.Add(e, i+1)
 	}
-	return mapping.New(entries)
+	if doc.MappingTable != "" {
+		b.CSV(doc.MappingTable, 1)
+	}
+	t, err := b.Table()
+	if err != nil {
+		return nil, fmt.Errorf("mappings: %w", err)
+	}
+	return t, nil
 }
 
 func (s *Snapshot) addDomain(t *Tenant, doc config.Domain) error {

@@ -177,7 +177,7 @@ func TestBrokenDocuments(t *testing.T) {
 		"two tenants with one id":     {func(d *config.Document) { d.Tenants[1].ID = d.Tenants[0].ID }, "twice"},
 		"bad direction":               {func(d *config.Document) { d.Tenants[0].Domains[0].Direction = "sideways" }, "direction"},
 		"bad account":                 {func(d *config.Document) { d.Tenants[0].Account = "nobody" }, "account"},
-		"bad mapping":                 {func(d *config.Document) { d.Tenants[0].Mappings[0].DeMail = "nobody" }, "mapping 1"},
+		"bad mapping":                 {func(d *config.Document) { d.Tenants[0].Mappings[0].DeMail = "nobody" }, "line 1: \"nobody\" is no De-Mail address"},
 		"bad authority":               {func(d *config.Document) { d.Tenants[0].Clients[0].CA = "x" }, "client mail"},
 		"bad provider":                {func(d *config.Document) { d.Provider.CA = "x" }, "provider"},
 		"bad fingerprint":             {func(d *config.Document) { d.Tenants[0].Clients[0].Fingerprint = "12" }, "fingerprint"},
