@@ -2,6 +2,7 @@ package nexthop
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,7 +17,7 @@ import (
 type Client struct {
 	server  Server
 	limits  Limits
-	raw     net.Conn // under TLS
+	wire    *wire // under TLS
 	conn    net.Conn
 	br      *bufio.Reader
 	bw      *bufio.Writer
@@ -27,6 +28,7 @@ type Client struct {
 	carried int // messages
 
 	block    time.Duration // deadline of the next write
+	armed    time.Time     // when that was set last
 	deadline time.Time     // of ctx
 }
 
@@ -42,8 +44,8 @@ func Dial(ctx context.Context, s Server, l Limits) (*Client, error) {
 	if err != nil {
 		return nil, c.failed("4.4.1", "cannot connect", err)
 	}
-	c.raw = conn
-	c.use(conn)
+	c.wire = &wire{Conn: conn}
+	c.use(c.wire)
 	stop := c.watch(ctx)
 	defer stop()
 	if err := c.start(dialCtx); err != nil {
@@ -63,7 +65,9 @@ func (c *Client) start(ctx context.Context) error {
 			return err
 		}
 	}
-	secured := tls.Client(c.conn, c.server.TLS)
+	cfg := c.server.TLS.Clone()
+	cfg.DynamicRecordSizingDisabled = true // mail is read when it is whole
+	secured := tls.Client(c.conn, cfg)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return c.failed("4.7.5", "TLS failed", err)
 	}
@@ -84,7 +88,8 @@ func (c *Client) use(conn net.Conn) {
 // watch cuts the connection when ctx ends.
 func (c *Client) watch(ctx context.Context) (stop func() bool) {
 	c.deadline, _ = ctx.Deadline()
-	return context.AfterFunc(ctx, func() { _ = c.raw.Close() })
+	c.armed = time.Time{}
+	return context.AfterFunc(ctx, func() { _ = c.wire.Close() })
 }
 
 func (c *Client) greet() error {
@@ -184,11 +189,12 @@ func (a answer) reply() Reply {
 // enhancedFor reports whether s is an enhanced code (RFC 3463 §2) of the class of
 // code.
 func enhancedFor(s string, code int) bool {
-	parts := strings.Split(s, ".")
-	if len(parts) != 3 || parts[0] != strconv.Itoa(code/100) {
+	class, rest, _ := strings.Cut(s, ".")
+	subject, detail, _ := strings.Cut(rest, ".")
+	if len(class) != 1 || int(class[0]-'0') != code/100 {
 		return false
 	}
-	for _, p := range parts {
+	for _, p := range []string{subject, detail} {
 		if n, err := strconv.Atoi(p); err != nil || n < 0 || n > 999 {
 			return false
 		}
@@ -210,11 +216,18 @@ func (c *Client) command(limit time.Duration, format string, args ...any) (answe
 
 // put writes one line into the buffer.
 func (c *Client) put(limit time.Duration, format string, args ...any) error {
-	c.block = limit
+	c.phase(limit)
 	if _, err := fmt.Fprintf(c.bw, format+"\r\n", args...); err != nil {
 		return c.failed("4.4.2", "connection lost", err)
 	}
 	return nil
+}
+
+// phase begins a part of the conversation in which each write has this limit.
+func (c *Client) phase(limit time.Duration) {
+	if c.block != limit {
+		c.block, c.armed = limit, time.Time{}
+	}
 }
 
 func (c *Client) flush() error {
@@ -226,7 +239,9 @@ func (c *Client) flush() error {
 
 // reply reads one answer (RFC 5321 §4.2).
 func (c *Client) reply(limit time.Duration, what string) (answer, error) {
-	_ = c.conn.SetReadDeadline(c.until(limit))
+	if !c.replyIsHere() {
+		_ = c.conn.SetReadDeadline(c.until(limit))
+	}
 	var a answer
 	for range maxReplyLines {
 		line, err := c.br.ReadSlice('\n')
@@ -248,6 +263,12 @@ func (c *Client) reply(limit time.Duration, what string) (answer, error) {
 		}
 	}
 	return a, c.failed("4.5.0", "server's answer to "+what+" does not end", nil)
+}
+
+// replyIsHere reports whether a line can be read without waiting.
+func (c *Client) replyIsHere() bool {
+	here, _ := c.br.Peek(c.br.Buffered())
+	return bytes.IndexByte(here, '\n') >= 0
 }
 
 func parseReply(line string) (code int, more, ok bool) {
@@ -272,13 +293,72 @@ func (c *Client) until(limit time.Duration) time.Time {
 	return d
 }
 
-// writer sets the deadline of every write.
+// writer sets the deadline of writes, anew when a good part of it has passed.
 type writer struct{ c *Client }
 
 func (w writer) Write(p []byte) (int, error) {
-	if w.c.broken {
+	c := w.c
+	if c.broken {
 		return 0, errors.New("connection is broken")
 	}
-	_ = w.c.conn.SetWriteDeadline(w.c.until(w.c.block))
-	return w.c.conn.Write(p)
+	if now := time.Now(); now.Sub(c.armed) > c.block/rearm {
+		_ = c.conn.SetWriteDeadline(c.until(c.block))
+		c.armed = now
+	}
+	return c.conn.Write(p)
+}
+
+// rearm is the part of a write's limit (one in so many) by which it may come out
+// shorter: setting a deadline costs more than a small write.
+const rearm = 16
+
+// wire is the connection under TLS. While it gathers, several TLS records go to
+// the kernel at once.
+type wire struct {
+	net.Conn
+	gathering bool
+	buf       *[]byte
+}
+
+// Write implements net.Conn.
+func (w *wire) Write(p []byte) (int, error) {
+	if !w.gathering {
+		return w.Conn.Write(p)
+	}
+	if w.buf == nil {
+		w.buf, _ = gatherBuffers.Get().(*[]byte)
+		if w.buf == nil {
+			w.buf = new(make([]byte, 0, gatherBuffer))
+		}
+	}
+	if len(*w.buf)+len(p) > cap(*w.buf) {
+		if err := w.pour(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) > cap(*w.buf) {
+		return w.Conn.Write(p)
+	}
+	*w.buf = append(*w.buf, p...)
+	return len(p), nil
+}
+
+func (w *wire) pour() error {
+	if w.buf == nil || len(*w.buf) == 0 {
+		return nil
+	}
+	_, err := w.Conn.Write(*w.buf)
+	*w.buf = (*w.buf)[:0]
+	return err
+}
+
+// release ends the gathering: what is left goes out.
+func (w *wire) release() error {
+	w.gathering = false
+	err := w.pour()
+	if w.buf != nil {
+		gatherBuffers.Put(w.buf)
+		w.buf = nil
+	}
+	return err
 }

@@ -17,48 +17,46 @@ type dotWriter struct {
 
 var errBareEnd = errors.New("bare CR, bare LF or NUL")
 
+// Write passes p on in as few pieces as its dots allow.
 func (d *dotWriter) Write(p []byte) (int, error) {
-	total := len(p)
-	for len(p) > 0 {
-		n := bytes.IndexByte(p, '\n') + 1
-		piece := p
-		if n > 0 {
-			piece = p[:n]
-		}
-		if err := d.piece(piece, n > 0); err != nil {
-			return 0, err
-		}
-		p = p[len(piece):]
+	if bytes.IndexByte(p, 0) >= 0 {
+		return 0, errBareEnd
 	}
-	return total, nil
+	done := 0 // of p, passed on
+	for at := 0; at < len(p); {
+		if d.cr {
+			if p[at] != '\n' {
+				return 0, errBareEnd
+			}
+			d.cr, d.start = false, true
+			at++
+			continue
+		}
+		if d.start && p[at] == '.' {
+			if err := d.pass(p[done:at], '.'); err != nil {
+				return 0, err
+			}
+			done = at
+		}
+		text := p[at:]
+		if cr := bytes.IndexByte(text, '\r'); cr >= 0 {
+			text, d.cr = text[:cr], true
+			at++
+		}
+		if bytes.IndexByte(text, '\n') >= 0 {
+			return 0, errBareEnd
+		}
+		d.start = false
+		at += len(text)
+	}
+	return len(p), d.pass(p[done:])
 }
 
-// piece writes a part of one line; ended says that it has the LF.
-func (d *dotWriter) piece(b []byte, ended bool) error {
-	inner := b
-	if ended {
-		inner = b[:len(b)-1]
+func (d *dotWriter) pass(b []byte, more ...byte) error {
+	_, err := d.w.Write(b)
+	if err == nil && len(more) > 0 {
+		_, err = d.w.Write(more)
 	}
-	if d.cr && len(inner) > 0 || bytes.IndexByte(inner, 0) >= 0 {
-		return errBareEnd
-	}
-	cr := bytes.IndexByte(inner, '\r')
-	switch {
-	case cr >= 0 && cr != len(inner)-1:
-		return errBareEnd
-	case ended && cr < 0 && !d.cr:
-		return errBareEnd
-	}
-	if d.start && b[0] == '.' {
-		if err := d.w.WriteByte('.'); err != nil {
-			d.failed = err
-			return err
-		}
-	}
-	d.start, d.cr = ended, !ended && cr >= 0
-	if _, err := d.w.Write(b); err != nil {
-		d.failed = err
-		return err
-	}
-	return nil
+	d.failed = err
+	return err
 }

@@ -1,6 +1,6 @@
 // Package nexthop hands messages to the next server: a strict SMTP client over
-// TLS (RFC 5321, RFC 3207, RFC 8314), and a Route that keeps some of its
-// connections open.
+// TLS (RFC 5321, RFC 3207, RFC 8314), and a Route that chooses among servers and
+// keeps some of its connections open.
 //
 // What it promises:
 //
@@ -19,6 +19,16 @@
 //   - Addresses are checked before they are written between angle brackets.
 //   - Every read and write has a deadline of RFC 5321 §4.5.3.2; a server's answers
 //     are bounded.
+//   - A connection carries at most MaxReuseMessages messages and lives at most
+//     MaxReuseAge. Every connection proves the server's certificate anew: TLS
+//     sessions are not resumed, as package tlsprofile says.
+//   - A server that could not be reached is tried last for a while; a fallback
+//     gets mail only while no other server can be reached.
+//
+// Commands go out together as far as PIPELINING allows (RFC 2920): to a server that
+// announces it, a message for a few recipients takes two writes and two answers'
+// time. BDAT (RFC 3030) would not save another: content may only follow when some
+// recipient has been accepted.
 //
 // What it does not do: DNS MX records, retries, BDAT, opportunistic TLS, AUTH.
 //
@@ -32,6 +42,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -50,6 +61,10 @@ type Server struct {
 	Mode    Mode        // how it comes to TLS
 	TLS     *tls.Config // with everything that decides whether the peer is the right one
 	Helo    string      // our own host name
+
+	Order    int  // lower ones are tried first
+	Weight   int  // its share of the connections among those of the same Order
+	Fallback bool // is tried only when no other server can be reached
 }
 
 // Recipient is one forward-path of a message.
@@ -151,7 +166,7 @@ type Limits struct {
 	Greeting  time.Duration // 5 min
 	Command   time.Duration // EHLO, MAIL, RCPT, RSET: 5 min
 	DataStart time.Duration // 2 min
-	DataBlock time.Duration // per write: 3 min
+	DataBlock time.Duration // per write of at most 64 KiB: 3 min
 	DataEnd   time.Duration // 10 min
 }
 
@@ -182,7 +197,13 @@ const (
 	// errors, and each is one if MAIL is refused.
 	firstGroup  = 5
 	writeBuffer = 16 << 10
+	// copyBuffer is how much of a body is read and written at once, gatherBuffer what
+	// that becomes under TLS. Both are shared by all connections.
+	copyBuffer   = 64 << 10
+	gatherBuffer = copyBuffer + 4<<10
 )
+
+var copyBuffers, gatherBuffers sync.Pool // of *[]byte
 
 // printable keeps an answer fit for logs and reports.
 func printable(s string) string {

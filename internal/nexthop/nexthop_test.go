@@ -299,19 +299,19 @@ func TestUnfitServers(t *testing.T) {
 		{"EHLO refused", []string{"220 x\r\n", "502 no\r\n"}, nil, Temporary, "4.3.0", false, "MAIL"},
 		{"DATA refused", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "554 5.5.1 no\r\n"}, nil, Permanent, "5.5.1", false, "Subject"},
 		{"DATA answered 250", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "250 sure\r\n"}, nil, Temporary, "2.0.0", false, "Subject"},
-		{"bare LF in the body", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"},
+		{"bare LF in the body", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "", "", "", "250 taken\r\n"},
 			func(m *Message) { *m = *message("Subject: x\r\n\r\na\n.\r\nb\r\n", "b@x.example") }, Permanent, "5.6.0", false, "\r\n.\r\n"},
-		{"bare CR in the body", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"},
+		{"bare CR in the body", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "", "", "", "250 taken\r\n"},
 			func(m *Message) { *m = *message("Subject: x\r\n\r\na\rb\r\n", "b@x.example") }, Permanent, "5.6.0", false, "\r\n.\r\n"},
-		{"no CRLF at the end", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"},
+		{"no CRLF at the end", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "", "", "", "250 taken\r\n"},
 			func(m *Message) { *m = *message("Subject: x\r\n\r\na", "b@x.example") }, Permanent, "5.6.0", false, "\r\n.\r\n"},
-		{"torn body", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"},
+		{"torn body", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "", "", "", "250 taken\r\n"},
 			func(m *Message) {
 				m.Open = func() (io.ReadCloser, error) {
 					return io.NopCloser(io.MultiReader(strings.NewReader(body), errReader{bad})), nil
 				}
 			}, Temporary, "4.3.0", false, "\r\n.\r\n"},
-		{"body cannot be opened", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n"},
+		{"body cannot be opened", []string{"220 x\r\n", hello, "250 ok\r\n", "250 ok\r\n", "354 go\r\n", "", "", "", "250 taken\r\n"},
 			func(m *Message) { m.Open = func() (io.ReadCloser, error) { return nil, bad } }, Temporary, "4.3.0", false, "\r\n.\r\n"},
 	}
 	for _, test := range tests {
@@ -494,7 +494,7 @@ func TestSecondServerAndStaleConnection(t *testing.T) {
 	if len(r.idle) != 1 {
 		t.Fatalf("%d idle connections", len(r.idle))
 	}
-	_ = r.idle[0].raw.Close() // as a server does that is tired of waiting
+	_ = r.idle[0].wire.Close() // as a server does that is tired of waiting
 	r.mu.Unlock()
 	if res := r.Deliver(ctxFor(t), message("Subject: y\r\n\r\nx\r\n", "b@x.example")); res[0].Outcome != Delivered {
 		t.Fatalf("after the idle connection died: %+v", res)
@@ -552,6 +552,172 @@ func TestServerThatStopsReading(t *testing.T) {
 	res := r.Deliver(ctxFor(t), message(body, "b@x.example"))
 	if res[0].Outcome != Temporary || res[0].Unsure || time.Since(start) > 10*time.Second {
 		t.Fatalf("%+v after %v", res, time.Since(start))
+	}
+}
+
+// A refused message does not cost its connection, also when a server wants the
+// empty message for nobody that pipelining may lead to (RFC 2920 §3.1).
+func TestNobodyAcceptedWithPipelining(t *testing.T) {
+	hi := "250-mx.example\r\n250 PIPELINING\r\n"
+	for name, answers := range map[string][]string{
+		"data refused": {"220 x\r\n", hi, "250 ok\r\n", "550 5.1.1 no\r\n", "554 5.5.1 nobody\r\n", "250 reset\r\n",
+			"250 ok\r\n", "250 ok\r\n", "354 go\r\n", "", "", "", "250 taken\r\n"},
+		"data invited": {"220 x\r\n", hi, "250 ok\r\n", "550 5.1.1 no\r\n", "354 go\r\n", "554 5.5.1 nobody\r\n", "250 reset\r\n",
+			"250 ok\r\n", "250 ok\r\n", "354 go\r\n", "", "", "", "250 taken\r\n"},
+	} {
+		s := &script{answers: answers}
+		r := route(Server{Address: s.serve(t, nil), Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example"})
+		defer r.Close()
+		if res := r.Deliver(ctxFor(t), message("Subject: x\r\n\r\nx\r\n", "never@x.example")); res[0].Outcome != Permanent || res[0].Reply.Code != 550 {
+			t.Fatalf("%s: %+v", name, res)
+		}
+		if res := r.Deliver(ctxFor(t), message("Subject: y\r\n\r\nx\r\n", "b@x.example")); res[0].Outcome != Delivered {
+			t.Fatalf("%s: second message: %+v", name, res)
+		}
+		if n := r.Stats().Connections; n != 1 {
+			t.Errorf("%s: %d connections", name, n)
+		}
+	}
+}
+
+// A server that refuses MAIL and wants the message all the same gets nothing more.
+func TestDataInvitedAfterMailWasRefused(t *testing.T) {
+	s := &script{answers: []string{"220 x\r\n", "250-mx.example\r\n250 PIPELINING\r\n", "550 5.7.1 not you\r\n", "503 no\r\n", "354 go\r\n", "250 what\r\n"}}
+	r := route(Server{Address: s.serve(t, nil), Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example"})
+	defer r.Close()
+	if res := r.Deliver(ctxFor(t), message("Subject: x\r\n\r\nx\r\n", "b@x.example")); res[0].Outcome != Permanent || res[0].Reply.Code != 550 {
+		t.Fatalf("%+v", res)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.idle) != 0 {
+		t.Error("the connection was kept")
+	}
+}
+
+// A server that has had enough of a connection says 421 when it is used again.
+func TestTiredConnectionIsReplaced(t *testing.T) {
+	tired := &script{answers: []string{"220 x\r\n", "250-mx.example\r\n250 SIZE 1000\r\n", "421 4.4.2 enough\r\n"}}
+	first := Server{Address: tired.serve(t, nil), Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example"}
+	s := &sink{}
+	r := route(Server{Address: s.start(t, smtpguard.Implicit), Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example"})
+	defer r.Close()
+	c, err := Dial(ctxFor(t), first, Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.give(c)
+	if res := r.Deliver(ctxFor(t), message("Subject: x\r\n\r\nx\r\n", "b@x.example")); res[0].Outcome != Delivered {
+		t.Fatalf("%+v", res)
+	}
+	fresh := &script{answers: tired.answers}
+	again := route(Server{Address: fresh.serve(t, nil), Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example"})
+	defer again.Close()
+	if res := again.Deliver(ctxFor(t), message("Subject: x\r\n\r\nx\r\n", "b@x.example")); res[0].Outcome != Temporary || !res[0].Lost || res[0].Reply.Code != 421 {
+		t.Errorf("421 on a fresh connection: %+v", res)
+	}
+}
+
+// counting counts the writes that reach the kernel.
+type counting struct {
+	net.Conn
+	writes int
+}
+
+func (c *counting) Write(p []byte) (int, error) { c.writes++; return c.Conn.Write(p) }
+
+// A message costs one write for its envelope and one for every 64 KiB of content.
+func TestFewWrites(t *testing.T) {
+	addr := discarding(t, "PIPELINING", "SIZE 100000000")
+	c, err := Dial(ctxFor(t), Server{Address: addr, Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example"}, Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	count := &counting{Conn: c.wire.Conn}
+	c.wire.Conn = count
+	for size, most := range map[int]int{10 << 10: 2, 10 << 20: 2 + 10<<20/copyBuffer + 8} {
+		count.writes = 0
+		body := "Subject: x\r\n\r\n" + strings.Repeat(strings.Repeat("x", 70)+"\r\n", size/72)
+		if res, err := c.Send(ctxFor(t), message(body, "b@x.example", "c@x.example")); err != nil || res[1].Outcome != Delivered {
+			t.Fatal(res, err)
+		}
+		if count.writes > most {
+			t.Errorf("%d bytes took %d writes, want at most %d", size, count.writes, most)
+		}
+	}
+}
+
+// At load a connection is made once for many messages, and not used for ever.
+func TestConnectionsAreUsedAgain(t *testing.T) {
+	addr := discarding(t, "PIPELINING")
+	r := route(Server{Address: addr, Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example"})
+	defer r.Close()
+	const messages, workers = MaxReuseMessages + 500, 4
+	var left sync.WaitGroup
+	for range workers {
+		left.Go(func() {
+			for range messages / workers {
+				if res := r.Deliver(ctxFor(t), message("Subject: x\r\n\r\nx\r\n", "b@x.example")); res[0].Outcome != Delivered {
+					t.Error(res)
+					return
+				}
+			}
+		})
+	}
+	left.Wait()
+	if s := r.Stats(); s.Messages != messages || s.Connections > 2*workers {
+		t.Errorf("%+v", s)
+	}
+	one := route(Server{Address: addr, Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example"})
+	defer one.Close()
+	for range MaxReuseMessages + 1 {
+		one.Deliver(ctxFor(t), message("Subject: x\r\n\r\nx\r\n", "b@x.example"))
+	}
+	if s := one.Stats(); s.Connections != 2 {
+		t.Errorf("%d connections for one message more than the bound", s.Connections)
+	}
+}
+
+// A server that cannot be reached is tried last for a while, and a fallback only
+// then.
+func TestDownServersAreSkipped(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := ln.Addr().String()
+	ln.Close()
+	make := func(addr string, fallback bool) Server {
+		return Server{Address: addr, Mode: Implicit, TLS: clientTLS(serverName), Helo: "box.example", Fallback: fallback}
+	}
+	up, last := &sink{}, &sink{}
+	upAddr, lastAddr := up.start(t, smtpguard.Implicit), last.start(t, smtpguard.Implicit)
+	r := route(make(lastAddr, true), make(dead, false), make(upAddr, false))
+	defer r.Close()
+	for range 5 {
+		if res := r.Deliver(ctxFor(t), message("Subject: x\r\n\r\nx\r\n", "b@x.example")); res[0].Outcome != Delivered {
+			t.Fatalf("%+v", res)
+		}
+		r.drop()
+	}
+	if s := r.Stats(); s.Failures != 1 || len(up.messages) != 5 || len(last.messages) != 0 {
+		t.Errorf("%+v, %d and %d messages", s, len(up.messages), len(last.messages))
+	}
+	only := route(make(lastAddr, true), make(dead, false))
+	defer only.Close()
+	if res := only.Deliver(ctxFor(t), message("Subject: x\r\n\r\nx\r\n", "b@x.example")); res[0].Outcome != Delivered || len(last.messages) != 1 {
+		t.Fatalf("the fallback was not used: %+v", res)
+	}
+	if age := only.idle[0].maxAge(); age != downFor {
+		t.Errorf("the fallback's connection is kept for %v", age)
+	}
+}
+
+// drop ends waiting connections.
+func (r *Route) drop() {
+	for c := r.take(); c != nil; c = r.take() {
+		c.Close()
 	}
 }
 

@@ -3,6 +3,7 @@ package nexthop
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -17,6 +18,22 @@ type Route struct {
 	mu     sync.Mutex
 	idle   []*idleClient
 	closed bool
+	down   map[string]time.Time // by address: until when a server is tried last
+	stats  Stats
+}
+
+// Stats count what a route did.
+type Stats struct {
+	Connections int64 // made
+	Failures    int64 // to make one
+	Messages    int64 // that a connection was used for
+}
+
+// Stats returns what was done so far.
+func (r *Route) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stats
 }
 
 type idleClient struct {
@@ -26,7 +43,7 @@ type idleClient struct {
 
 // NewRoute makes a route; servers is asked when a new connection is needed.
 func NewRoute(servers func(ctx context.Context) ([]Server, error), l Limits) *Route {
-	return &Route{servers: servers, limits: l}
+	return &Route{servers: servers, limits: l, down: map[string]time.Time{}}
 }
 
 // Deliver hands m to the first server that can be reached. The results are in
@@ -38,18 +55,26 @@ func (r *Route) Deliver(ctx context.Context, m *Message) []Result {
 			return ResultsOf(err, len(m.Recipients))
 		}
 		results, err := c.Send(ctx, m)
+		r.count()
 		r.give(c)
 		if err == nil {
 			return results
 		}
-		// A connection that waited may have been closed meanwhile. Nothing was
-		// handed over then, so a fresh one is tried; there are only so many.
+		// A connection that waited may have been closed meanwhile, or the server has
+		// had enough of it (421). Nothing was handed over then, so a fresh one is tried;
+		// there are only so many.
 		var f *Failure
-		if reused && errors.As(err, &f) && f.Outcome == Temporary && f.Reply.Code == 0 && !f.Unsure && ctx.Err() == nil {
+		if reused && errors.As(err, &f) && f.Lost && !f.Unsure && ctx.Err() == nil {
 			continue
 		}
 		return ResultsOf(err, len(m.Recipients))
 	}
+}
+
+func (r *Route) count() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.Messages++
 }
 
 func (r *Route) client(ctx context.Context) (c *Client, reused bool, err error) {
@@ -62,8 +87,12 @@ func (r *Route) client(ctx context.Context) (c *Client, reused bool, err error) 
 	}
 	none := own(Temporary, "4.4.4", "there is no server to deliver to")
 	none.Lost, err = true, none
-	for _, s := range servers {
-		if c, err = Dial(ctx, s, r.limits); err == nil {
+	for _, s := range arrange(servers, r.isDown, rand.IntN) {
+		c, err = Dial(ctx, s, r.limits)
+		if ctx.Err() == nil {
+			r.note(s, err)
+		}
+		if err == nil {
 			return c, false, nil
 		}
 		if ctx.Err() != nil {
@@ -71,6 +100,30 @@ func (r *Route) client(ctx context.Context) (c *Client, reused bool, err error) 
 		}
 	}
 	return nil, false, err
+}
+
+func (r *Route) isDown(s Server) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.down[s.Address])
+}
+
+// note remembers how an attempt to connect ended.
+func (r *Route) note(s Server, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		r.stats.Connections++
+		delete(r.down, s.Address)
+		return
+	}
+	r.stats.Failures++
+	for address, until := range r.down {
+		if time.Now().After(until) {
+			delete(r.down, address)
+		}
+	}
+	r.down[s.Address] = time.Now().Add(downFor)
 }
 
 // take returns a waiting connection, the one used last.
@@ -87,9 +140,17 @@ func (r *Route) take() *Client {
 	return nil
 }
 
+// maxAge is shorter for a fallback: the others are looked for again soon.
+func (c *Client) maxAge() time.Duration {
+	if c.server.Fallback {
+		return downFor
+	}
+	return MaxReuseAge
+}
+
 // give keeps a connection for another message, within bounds.
 func (r *Route) give(c *Client) {
-	if !c.Usable() || c.carried >= MaxReuseMessages || time.Since(c.began) > MaxReuseAge {
+	if !c.Usable() || c.carried >= MaxReuseMessages || time.Since(c.began) > c.maxAge() {
 		c.Close()
 		return
 	}

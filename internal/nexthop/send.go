@@ -27,14 +27,14 @@ func (c *Client) Send(ctx context.Context, m *Message) ([]Result, error) {
 		}
 	}()
 	c.carried++
-	results, accepted, err := c.envelope(m)
+	results, accepted, data, err := c.envelope(m)
 	if err != nil {
 		return nil, err
 	}
 	if accepted == 0 {
-		return results, c.rset()
+		return results, c.nobody(data)
 	}
-	end, err := c.data(m)
+	end, err := c.data(m, data)
 	if err != nil {
 		return nil, err
 	}
@@ -81,38 +81,29 @@ func (c *Client) fits(m *Message) error {
 	return f
 }
 
-// envelope sends MAIL and RCPT. A recipient that was accepted stands as Delivered
-// until the message's end says so or not.
-func (c *Client) envelope(m *Message) (results []Result, accepted int, err error) {
+// envelope sends MAIL, RCPT and DATA, in few writes if the server lets it
+// (RFC 2920), and reads the answers. A recipient that was accepted stands as
+// Delivered until the message's end says so or not. data is the answer to DATA.
+func (c *Client) envelope(m *Message) (results []Result, accepted int, data answer, err error) {
 	results = make([]Result, len(m.Recipients))
-	group := c.group(firstGroup)
-	if err := c.put(c.limits.Command, "%s", c.mail(m)); err != nil {
-		return nil, 0, err
-	}
-	mailPending := true
+	pipelining := c.has("PIPELINING")
+	begun := false
 	for at := 0; at < len(results); {
-		n := min(group, len(results)-at)
-		if mailPending && group == 1 {
-			n = 0
+		n := min(c.group(begun), len(results)-at)
+		last := pipelining && at+n == len(results)
+		if err := c.putGroup(m, !begun, m.Recipients[at:at+n], last); err != nil {
+			return nil, 0, data, err
 		}
-		for _, r := range m.Recipients[at : at+n] {
-			if err := c.put(c.limits.Command, "%s", c.rcpt(r)); err != nil {
-				return nil, 0, err
+		if !begun {
+			if err := c.mailAnswer(n, last); err != nil {
+				return nil, 0, data, err
 			}
-		}
-		if err := c.flush(); err != nil {
-			return nil, 0, err
-		}
-		if mailPending {
-			if err := c.mailAnswer(n); err != nil {
-				return nil, 0, err
-			}
-			mailPending, group = false, c.group(pipelineGroup)
+			begun = true
 		}
 		for i := at; i < at+n; i++ {
 			r, err := c.reply(c.limits.Command, "RCPT")
 			if err != nil {
-				return nil, 0, err
+				return nil, 0, data, err
 			}
 			results[i] = c.result(r)
 			if results[i].Outcome == Delivered {
@@ -121,20 +112,50 @@ func (c *Client) envelope(m *Message) (results []Result, accepted int, err error
 		}
 		at += n
 	}
-	return results, accepted, nil
+	if !pipelining && accepted > 0 {
+		err = c.putGroup(m, false, nil, true)
+	}
+	if err == nil && (pipelining || accepted > 0) {
+		data, err = c.reply(c.limits.DataStart, "DATA")
+	}
+	return results, accepted, data, err
 }
 
-// group is how many RCPT may be sent at once.
-func (c *Client) group(most int) int {
-	if c.has("PIPELINING") {
-		return most
+// group is how many RCPT may be sent at once; the first go with MAIL, if any do.
+func (c *Client) group(begun bool) int {
+	switch pipelining := c.has("PIPELINING"); {
+	case pipelining && begun:
+		return pipelineGroup
+	case pipelining:
+		return firstGroup
+	case begun:
+		return 1
 	}
-	return 1
+	return 0
+}
+
+// putGroup sends a group of commands in one write.
+func (c *Client) putGroup(m *Message, mail bool, to []Recipient, data bool) error {
+	c.phase(c.limits.Command)
+	line := c.bw.AvailableBuffer()
+	if mail {
+		line = append(c.mail(line, m), "\r\n"...)
+	}
+	for _, r := range to {
+		line = append(c.rcpt(line, r), "\r\n"...)
+	}
+	if data {
+		line = append(line, "DATA\r\n"...)
+	}
+	if _, err := c.bw.Write(line); err != nil {
+		return c.failed("4.4.2", "connection lost", err)
+	}
+	return c.flush()
 }
 
 // mailAnswer reads the answer to MAIL; if it is negative, the answers to the n
-// RCPT behind it are read and dropped, and the transaction is over.
-func (c *Client) mailAnswer(n int) error {
+// RCPT and the DATA behind it are read and dropped, and the transaction is over.
+func (c *Client) mailAnswer(n int, data bool) error {
 	r, err := c.reply(c.limits.Command, "MAIL")
 	if err != nil {
 		return err
@@ -144,11 +165,28 @@ func (c *Client) mailAnswer(n int) error {
 	}
 	for range n {
 		if _, err := c.reply(c.limits.Command, "RCPT"); err != nil {
-			break // the connection is broken then; MAIL's verdict stands
+			data = false // the connection is broken then; MAIL's verdict stands
+			break
+		}
+	}
+	if data {
+		if r, err := c.reply(c.limits.DataStart, "DATA"); err == nil && r.code/100 < 4 {
+			c.broken = true // it would read what comes next as a message
 		}
 	}
 	got := c.result(r)
-	return &Failure{Outcome: got.Outcome, Reply: got.Reply, Server: c.name}
+	return &Failure{Outcome: got.Outcome, Reply: got.Reply, Server: c.name, Lost: r.code == 421}
+}
+
+// nobody ends a transaction in which every recipient was refused. A server that
+// wants a message all the same gets an empty one for nobody (RFC 2920 §3.1).
+func (c *Client) nobody(data answer) error {
+	if data.code == 354 && !c.broken {
+		if _, err := c.command(c.limits.DataEnd, "."); err != nil {
+			return nil // the connection is broken; the results stand
+		}
+	}
+	return c.rset()
 }
 
 // result reads an answer as a verdict. What is neither 2xx nor 5xx is temporary.
@@ -163,41 +201,40 @@ func (c *Client) result(r answer) Result {
 	return out
 }
 
-func (c *Client) mail(m *Message) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "MAIL FROM:<%s>", m.From)
+func (c *Client) mail(b []byte, m *Message) []byte {
+	b = append(append(append(b, "MAIL FROM:<"...), m.From...), '>')
 	if c.has("SIZE") {
-		fmt.Fprintf(&b, " SIZE=%d", m.Size)
+		b = strconv.AppendInt(append(b, " SIZE="...), m.Size, 10)
 	}
 	if m.EightBit {
-		b.WriteString(" BODY=8BITMIME")
+		b = append(b, " BODY=8BITMIME"...)
 	}
 	if m.UTF8 {
-		b.WriteString(" SMTPUTF8")
+		b = append(b, " SMTPUTF8"...)
 	}
 	if c.has("DSN") {
 		if m.RET == "FULL" || m.RET == "HDRS" {
-			b.WriteString(" RET=" + m.RET)
+			b = append(append(b, " RET="...), m.RET...)
 		}
 		if m.ENVID != "" {
-			b.WriteString(" ENVID=" + xtext(m.ENVID))
+			b = append(append(b, " ENVID="...), xtext(m.ENVID)...)
 		}
 	}
-	return b.String()
+	return b
 }
 
-func (c *Client) rcpt(r Recipient) string {
-	line := "RCPT TO:<" + r.Address + ">"
+func (c *Client) rcpt(b []byte, r Recipient) []byte {
+	b = append(append(append(b, "RCPT TO:<"...), r.Address...), '>')
 	if !c.has("DSN") {
-		return line
+		return b
 	}
 	if r.Notify != "" && notifyOnly(r.Notify) {
-		line += " NOTIFY=" + r.Notify
+		b = append(append(b, " NOTIFY="...), r.Notify...)
 	}
 	if kind, address, ok := strings.Cut(r.Original, ";"); ok && kind != "" && xtext(kind) == kind {
-		line += " ORCPT=" + kind + ";" + xtext(address)
+		b = append(append(append(append(b, " ORCPT="...), kind...), ';'), xtext(address)...)
 	}
-	return line
+	return b
 }
 
 func notifyOnly(s string) bool {
@@ -234,27 +271,27 @@ func (c *Client) rset() error {
 	return nil
 }
 
-// data sends the content and reads the final answer.
-func (c *Client) data(m *Message) (answer, error) {
-	r, err := c.command(c.limits.DataStart, "DATA")
-	if err != nil {
-		return answer{}, err
-	}
+// data sends the content, if the answer to DATA invites it, and reads the final
+// answer.
+func (c *Client) data(m *Message, r answer) (answer, error) {
 	if r.code != 354 {
 		c.broken = true // the transaction is still open over there
 		got := c.result(r)
 		if got.Outcome == Delivered {
 			got.Outcome = Temporary
 		}
-		return answer{}, &Failure{Outcome: got.Outcome, Reply: got.Reply, Server: c.name}
+		return answer{}, &Failure{Outcome: got.Outcome, Reply: got.Reply, Server: c.name, Lost: r.code == 421}
 	}
-	c.block = c.limits.DataBlock
+	c.phase(c.limits.DataBlock)
+	c.wire.gathering = true
 	if err := c.content(m); err != nil {
 		c.broken = true
+		_ = c.wire.release() // never the end mark: content has not written it
 		return answer{}, err
 	}
-	if err := c.flush(); err != nil {
-		return answer{}, err
+	err := c.bw.Flush()
+	if err := errors.Join(err, c.wire.release()); err != nil {
+		return answer{}, c.failed("4.4.2", "connection lost in the middle of the message", err)
 	}
 	end, err := c.reply(c.limits.DataEnd, "the end of the message")
 	var f *Failure
@@ -271,8 +308,13 @@ func (c *Client) content(m *Message) error {
 		return &Failure{Reply: Reply{Enhanced: "4.3.0", Text: "message cannot be read here"}, Cause: err}
 	}
 	defer body.Close()
+	buf, _ := copyBuffers.Get().(*[]byte)
+	if buf == nil {
+		buf = new(make([]byte, copyBuffer))
+	}
+	defer copyBuffers.Put(buf)
 	w := &dotWriter{w: c.bw, start: true}
-	if _, err := io.Copy(w, onlyReader{body}); err != nil {
+	if _, err := io.CopyBuffer(w, onlyReader{body}, *buf); err != nil {
 		return c.contentFault(err, w)
 	}
 	if !w.start {
@@ -300,8 +342,10 @@ func (c *Client) contentFault(err error, w *dotWriter) error {
 // Bounds of a connection's reuse.
 const (
 	// MaxReuseMessages and MaxReuseAge bound a connection's life: a peer's
-	// certificate is checked anew long before the 24 hours of TR-01201 are over.
-	MaxReuseMessages = 100
+	// certificate is checked anew long before the 24 hours of TR-01201 are over. A
+	// handshake with the provider asks a TPM for a signature, which may take a good
+	// part of a second: there must be few of them.
+	MaxReuseMessages = 1000
 	MaxReuseAge      = 5 * time.Minute
 	// MaxIdle is how long an open connection waits for another message.
 	MaxIdle = 30 * time.Second

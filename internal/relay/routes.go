@@ -2,8 +2,13 @@ package relay
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"net"
 	"reflect"
 	"strconv"
@@ -75,15 +80,15 @@ func (r *routes) close() {
 	r.all = nil
 }
 
-// tenantRoute makes the route to a tenant's servers, in the order of the
-// configuration, each with verified TLS.
+// tenantRoute makes the route to a tenant's servers, each with verified TLS; the
+// route chooses among them by order, weight and fallback.
 func (r *Relay) tenantRoute(t *tenants.Tenant) *nexthop.Route {
 	in := t.Inbound
 	return nexthop.NewRoute(func(context.Context) ([]nexthop.Server, error) {
 		all := make([]nexthop.Server, len(in.Servers))
 		for i, s := range in.Servers {
 			all[i] = nexthop.Server{Address: net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port))), Mode: nexthop.StartTLS,
-				TLS: serverTLS(in, s.Host), Helo: r.o.Hostname()}
+				TLS: serverTLS(in, s), Helo: r.o.Hostname(), Order: s.Order, Weight: s.Weight, Fallback: s.Fallback}
 			if s.TLS == config.TLSImplicit {
 				all[i].Mode = nexthop.Implicit
 			}
@@ -92,18 +97,44 @@ func (r *Relay) tenantRoute(t *tenants.Tenant) *nexthop.Route {
 	}, r.o.Limits)
 }
 
-// serverTLS accepts a server with one of the tenant's names, or its host's.
-func serverTLS(in tenants.Inbound, host string) *tls.Config {
-	names := in.Names
+// serverTLS accepts a server by its pinned certificate; without one, by one of its
+// own names, of the tenant's, or by its host's.
+func serverTLS(in tenants.Inbound, server config.Server) *tls.Config {
+	names := server.Names
 	if len(names) == 0 {
-		names = []string{host}
+		names = in.Names
+	}
+	if len(names) == 0 {
+		names = []string{server.Host}
 	}
 	cfg := tlsprofile.Client()
 	cfg.ServerName = names[0]
-	cfg.InsecureSkipVerify = true // VerifyConnection checks more: any of several names
+	cfg.InsecureSkipVerify = true // VerifyConnection checks more: any of several names, or the pin
 	cfg.VerifyConnection = func(s tls.ConnectionState) error {
+		if server.Fingerprint != "" {
+			return verifyPin(s, server.Fingerprint)
+		}
 		_, err := tlsprofile.VerifyPeer(s, in.Roots, names, x509.ExtKeyUsageServerAuth, time.Now())
 		return err
 	}
 	return cfg
+}
+
+// verifyPin accepts exactly one certificate, as long as it is valid.
+func verifyPin(s tls.ConnectionState, pin string) error {
+	if err := tlsprofile.CheckState(s); err != nil {
+		return err
+	}
+	if len(s.PeerCertificates) == 0 {
+		return errors.New("server showed no certificate")
+	}
+	leaf := s.PeerCertificates[0]
+	sum := sha256.Sum256(leaf.Raw)
+	if want, err := hex.DecodeString(pin); err != nil || subtle.ConstantTimeCompare(want, sum[:]) != 1 {
+		return fmt.Errorf("server's certificate is not the pinned one: its fingerprint is %x", sum)
+	}
+	if now := time.Now(); now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return fmt.Errorf("server's pinned certificate was valid from %s to %s", leaf.NotBefore.Format(time.DateOnly), leaf.NotAfter.Format(time.DateOnly))
+	}
+	return nil
 }
