@@ -132,6 +132,7 @@ func checkPicture(p picture) error {
 	if err != nil {
 		return err
 	}
+	<-q.checked
 	if err := errors.Join(p.known.verify(q), q.Close()); err != nil {
 		return err
 	}
@@ -141,6 +142,7 @@ func checkPicture(p picture) error {
 	if q, err = Open(p.mem, "/queue", crashOptions()); err != nil {
 		return fmt.Errorf("second start: %w", err)
 	}
+	<-q.checked
 	return errors.Join(p.known.verify(q), q.Close())
 }
 

@@ -41,6 +41,7 @@ func TestOpensEarlierFormat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		<-q.checked
 		if start == 0 && (q.Recovery() != Recovery{Temporary: 1, Orphans: 1, Uncertain: 1}) {
 			t.Errorf("recovery %+v", q.Recovery())
 		}

@@ -283,7 +283,7 @@ func verifyIndex(q *Queue) error {
 		}
 	}
 	bodies := 0
-	err = q.spool.bodies(func(ID, int64) error { bodies++; return nil })
+	err = q.spool.bodies(func(ID) error { bodies++; return nil })
 	if err == nil && bodies != files {
 		err = fmt.Errorf("%d body files for %d messages that have one", bodies, files)
 	}

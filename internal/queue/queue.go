@@ -124,6 +124,10 @@ type Queue struct {
 	closed bool
 	busy   sync.WaitGroup // commits under way, also those whose caller has left
 
+	stop    chan struct{} // closed to end the check of bodies
+	stopNow func()
+	checked chan struct{} // closed when the check has ended
+
 	dueMu sync.Mutex // one scan at a time
 
 	mu         sync.Mutex
@@ -144,11 +148,16 @@ type Recovery struct {
 	Orphans     int // bodies deleted that no message refers to
 	Uncertain   int // messages whose attempt was cut off
 	Quarantined int // messages newly set aside
+
+	// Checking: body files are still being compared with the index, so Orphans and
+	// Quarantined may grow.
+	Checking bool
 }
 
 // Open opens the queue in dir, or makes it. It deletes what was never
 // acknowledged, finds the attempts that were cut off and sets aside what is
-// damaged. It fails if another process has the queue open, and if the index is
+// damaged. It takes no longer for many messages than for few: body files are compared
+// with the index afterwards, beside the traffic (Recovery.Checking). It fails if another process has the queue open, and if the index is
 // gone while bodies are there.
 func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	log := opts.Logger
@@ -161,6 +170,8 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 		wake: make(chan struct{}, 1), lanes: map[string]*lane{}, byTenant: map[string]*tenant{},
 		taken: map[[idBytes]byte]*taken{}, totals: map[string]Counts{}, pruneAt: minLanes,
 	}
+	q.stop, q.checked = make(chan struct{}), make(chan struct{})
+	q.stopNow = sync.OnceFunc(func() { close(q.stop) })
 	q.buffers.New = func() any { return new([InlineLimit]byte) }
 	q.ballast = newBallast(fsys, fsys.PathJoin(dir, "ballast"), opts.Ballast, h, log)
 	q.fs = &guard{FS: fsys, health: h, synced: q.meter.fileSync}
@@ -184,6 +195,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 		return nil, err
 	}
 	q.ballast.restore()
+	q.startCheck()
 	return q, nil
 }
 
@@ -216,7 +228,7 @@ func (q *Queue) openFiles(index vfs.FS, memTable uint64) error {
 		return err
 	}
 	if !exists {
-		err := q.spool.bodies(func(id ID, _ int64) error {
+		err := q.spool.bodies(func(id ID) error {
 			return fmt.Errorf("body %s is there but the index is not: put back the index, or move the spool folder away", id)
 		})
 		if err != nil {
@@ -271,8 +283,12 @@ func (q *Queue) readFormat() (bool, error) {
 	return true, nil
 }
 
-// Recovery tells what Open found.
-func (q *Queue) Recovery() Recovery { return q.recovered }
+// Recovery tells what Open found, and the check of body files that follows it.
+func (q *Queue) Recovery() Recovery {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.recovered
+}
 
 // Sick is nil while the queue takes mail; otherwise the relay answers 421.
 // A failed disk write stays until a new process opens the queue.
@@ -284,6 +300,8 @@ func (q *Queue) Wake() <-chan struct{} { return q.wake }
 // Close waits for the commits under way and closes the index. Bodies that are
 // still open can only be aborted. After sickness it leaves everything as it is.
 func (q *Queue) Close() error {
+	q.stopNow()
+	<-q.checked
 	q.gate.Lock()
 	defer q.gate.Unlock()
 	if q.closed {

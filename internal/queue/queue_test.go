@@ -25,6 +25,7 @@ func openTest(t testing.TB, fsys vfs.FS) *Queue {
 	if err != nil {
 		t.Fatal(err)
 	}
+	<-q.checked
 	t.Cleanup(func() {
 		if err := q.Close(); err != nil {
 			t.Error(err)

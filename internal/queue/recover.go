@@ -1,12 +1,15 @@
 package queue
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // recoverBatch bounds the messages in one batch during recovery.
@@ -14,8 +17,9 @@ const recoverBatch = 256
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
-// recover brings index, spool and memory into agreement. Each step can be cut off
-// and done again.
+// recover brings index and memory into agreement; checkBodies does the same with the
+// spool, later. Each step can be cut off and done again. None of them looks at every
+// message: what they cost grows with tenants, lanes, and attempts that were cut off.
 func (q *Queue) recover() error {
 	steps := []struct {
 		name string
@@ -24,17 +28,12 @@ func (q *Queue) recover() error {
 		{"counts", q.recoverCounts},
 		{"lanes", q.recoverLanes},
 		{"attempts", q.recoverAttempts},
-		{"bodies", q.recoverBodies},
 		{"quarantine", q.recoverQuarantine},
 	}
 	for _, step := range steps {
 		if err := step.do(); err != nil {
 			return fmt.Errorf("recover %s: %w", step.name, err)
 		}
-	}
-	if r := q.recovered; r != (Recovery{}) {
-		q.log.Info("queue recovered", "temporary", r.Temporary, "orphans", r.Orphans,
-			"uncertain", r.Uncertain, "quarantined", r.Quarantined)
 	}
 	return nil
 }
@@ -51,33 +50,28 @@ func (q *Queue) recoverCounts() error {
 // recoverLanes finds the lanes by jumping from each to the next, so that its cost
 // grows with their number and not with the messages'.
 func (q *Queue) recoverLanes() error {
-	next := []byte{keyDue}
-	for next != nil {
-		from := next
-		next = nil
-		var bad []byte
-		err := q.store.scan(from, prefixEnd(keyDue), func(key, _ []byte) bool {
-			e, ok := parseDue(key)
-			if !ok {
-				bad = append([]byte(nil), key...)
-				next = append(bad, 0)
-				return false
+	var bad [][]byte
+	err := q.store.iterate([]byte{keyDue}, prefixEnd(keyDue), func(it *pebble.Iterator) error {
+		for ok := it.First(); ok; {
+			q.store.reads.Add(1)
+			e, good := parseDue(it.Key())
+			if !good {
+				bad = append(bad, bytes.Clone(it.Key()))
+				ok = it.Next()
+				continue
 			}
 			l := q.lane(e.lane) // nobody else is here yet
 			l.ready, l.from = [classes]int64{}, [classes]int64{}
-			next = laneEnd(e.lane)
-			return false
-		})
-		if err != nil {
+			ok = it.SeekGE(laneEnd(e.lane))
+		}
+		return nil
+	})
+	for _, key := range bad {
+		if err := q.setAsideKey(key, nil, errors.New("due key cannot be read")); err != nil {
 			return err
 		}
-		if bad != nil {
-			if err := q.setAsideKey(bad, nil, errors.New("due key cannot be read")); err != nil {
-				return err
-			}
-		}
 	}
-	return nil
+	return err
 }
 
 // recoverAttempts finds the attempts that were in progress. The next hop may or
@@ -141,52 +135,6 @@ func (t *txn) resumeMessage(e *Envelope, st state, c cutOff, now time.Time) {
 	t.delete(idKey(keyProgress, id))
 	t.set(idKey(keyState, id), encodeState(st, e.Recipients))
 	t.addDue(e.dueEntry(id, st.due))
-}
-
-// recoverBodies compares the body files with the index. A file that nothing
-// refers to was never acknowledged, or its message is finished. A message
-// without its file is set aside.
-func (q *Queue) recoverBodies() error {
-	there := map[ID]int64{}
-	err := q.spool.bodies(func(id ID, size int64) error {
-		there[id] = size
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	var missing [][idBytes]byte
-	err = q.store.scan([]byte{keyFile}, prefixEnd(keyFile), func(key, value []byte) bool {
-		id, ok := keyID(key)
-		if !ok {
-			return true
-		}
-		want, err := decodeFile(value)
-		if size, found := there[idFrom(id)]; !found || err != nil || size != want {
-			missing = append(missing, id)
-		}
-		delete(there, idFrom(id))
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	for id := range there {
-		if err := q.spool.remove(id); err != nil {
-			return err
-		}
-		q.recovered.Orphans++
-	}
-	for _, id := range missing {
-		// A message that was set aside before keeps its file mark, and has no envelope.
-		if _, err := q.store.get(idKey(keyMessage, id)); errors.Is(err, ErrUnknown) {
-			continue
-		}
-		if err := q.setAside(id, nil, fmt.Errorf("%w: body file is missing or has the wrong size", ErrCorrupt)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (q *Queue) recoverQuarantine() error {

@@ -91,27 +91,30 @@ func (s *spool) remove(id ID) error {
 	return nil
 }
 
-// bodies calls do with each body file and its size. Names that are no ID are
-// left alone.
-func (s *spool) bodies(do func(id ID, size int64) error) error {
+// bodies calls do with each body file. Names that are no ID are left alone.
+func (s *spool) bodies(do func(id ID) error) error {
 	for i := range shards {
-		dir := s.shard(byte(i))
-		names, err := s.fs.List(dir)
-		if err != nil {
-			return fmt.Errorf("list %s: %w", dir, err)
+		if err := s.shardBodies(byte(i), do); err != nil {
+			return err
 		}
-		for _, name := range names {
-			id, err := ParseID(name)
-			if err != nil || s.path(id) != s.fs.PathJoin(dir, name) {
-				continue
-			}
-			info, err := s.fs.Stat(s.path(id))
-			if err != nil {
-				return fmt.Errorf("stat body %s: %w", id, err)
-			}
-			if err := do(id, info.Size()); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// shardBodies is bodies for one folder.
+func (s *spool) shardBodies(shard byte, do func(id ID) error) error {
+	dir := s.shard(shard)
+	names, err := s.fs.List(dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, name := range names {
+		id, err := ParseID(name)
+		if err != nil || s.path(id) != s.fs.PathJoin(dir, name) {
+			continue
+		}
+		if err := do(id); err != nil {
+			return err
 		}
 	}
 	return nil
