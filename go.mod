@@ -6,6 +6,7 @@ tool honnef.co/go/tools/cmd/staticcheck
 
 require (
 	github.com/CycloneDX/cyclonedx-go v0.12.0 // the bill of materials in manifest.json
+	github.com/beevik/etree v1.7.0 // the XML tree that goxmldsig works on
 	github.com/cockroachdb/pebble/v2 v2.1.7 // the mail queue's index: synced batches, and a file system that tests can cut
 	github.com/coreos/go-systemd/v22 v22.7.0 // sockets from systemd, readiness, watchdog, its private D-Bus, unit files
 	github.com/diskfs/go-diskfs v1.9.4 // GPT partition tables of the disk image
@@ -24,6 +25,7 @@ require (
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands tested by scripts
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1 // DSSE envelopes around configurations
 	github.com/sigstore/sigstore v1.10.6 // the signer type that go-tuf asks for
+	github.com/russellhaering/goxmldsig v1.6.1 // XML signatures of De-Mail confirmations
 	github.com/spf13/cobra v1.10.2 // the operator's command line
 	github.com/spf13/pflag v1.0.9 // flags of the operator's command line
 	github.com/theupdateframework/go-tuf/v2 v2.4.2 // update repositories of vendor and owner
@@ -66,6 +68,7 @@ require (
 	github.com/google/btree v1.1.2 // indirect
 	github.com/google/go-containerregistry v0.20.7 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/jonboulle/clockwork v0.5.0 // indirect
 	github.com/kr/pretty v0.3.1 // indirect
 	github.com/kr/text v0.2.0 // indirect
 	github.com/matttproud/golang_protobuf_extensions v1.0.4 // indirect
