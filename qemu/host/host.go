@@ -41,6 +41,8 @@ func Needs() []Need {
 		{"binutils", "objcopy"},                                     // reads the image's sections
 		{"swaks", "swaks"},                                          // lets a person send mail by hand
 		{"libnet-ssleay-perl", "/usr/share/doc/libnet-ssleay-perl"}, // TLS for swaks
+		{"xmlsec1", "xmlsec1"},                                      // checks XML signatures
+		{"poppler-utils", "pdftotext"},                              // reads PDFs
 		{"debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"},
 		{"gcc", "gcc"}, // the race detector
 		{"libc6-dev", "/usr/include/stdlib.h"},

@@ -38,16 +38,19 @@ func (s *session) accept(raw []byte, acknowledged bool) error {
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(body)
+	sum, now := sha256.Sum256(body), time.Now()
 	var deliveries []Delivery
 	for _, c := range copies {
 		if err := s.p.seal(c.header, body); err != nil {
 			return reply(554, "5.6.0", err.Error())
 		}
 		for _, rcpt := range c.recipients {
+			if s.faultOf(rcpt).undelivered() {
+				continue
+			}
 			d := Delivery{
 				ID: c.header.Get(demail.FieldMessageID), Token: s.token.Name, From: s.from, Recipient: rcpt,
-				Header: c.header.Clone(), Received: received, Body: body, BodySHA256: sum,
+				Header: c.header.Clone(), Received: received, Body: body, BodySHA256: sum, Time: now,
 			}
 			if s.p.cfg.HashOnly {
 				d.Body = nil
@@ -58,11 +61,23 @@ func (s *session) accept(raw []byte, acknowledged bool) error {
 			deliveries = append(deliveries, d)
 		}
 	}
+	answers, err := s.answersTo(copies, deliveries)
+	if err != nil {
+		return reply(554, "5.6.0", oneLine(err))
+	}
 	s.p.record(Receipt{
 		MessageID: messageID, Token: s.token.Name, From: s.from, Recipients: slices.Clone(s.recipients),
-		BodySHA256: sum, Size: int64(len(raw)), Time: time.Now(), Acknowledged: acknowledged,
-	}, deliveries)
+		BodySHA256: sum, Size: int64(len(raw)), Time: now, Acknowledged: acknowledged,
+	}, deliveries, answers)
 	return nil
+}
+
+// faultOf is the fault that this recipient of the transaction asked for.
+func (s *session) faultOf(a demail.Address) fault {
+	if i := slices.Index(s.recipients, a); i >= 0 {
+		return s.faults[i]
+	}
+	return fault{}
 }
 
 // split takes header and body apart and refuses what would let two readers see

@@ -19,7 +19,31 @@
 //     (§3.1.8), and adds envelope-to on delivery (§3.1.22). The body stays as it came.
 //   - Keeps deliveries and a ledger of transactions in memory, within MaxStored and
 //     MaxStoredBytes; over that it answers 452.
-//   - Pushes De-Mails of its own making to a gateway, with its client certificate.
+//   - Pushes De-Mails of its own making to a gateway, with its client certificate,
+//     sealed by any algorithm of §3.1.21 (PKI.Integrity).
+//
+// # Confirmations and notifications
+//
+// What a normal De-Mail asks for by its options, Serve answers on its own
+// (TR-01201-3.4 §3.5): a confirmation of dispatch for each copy, a confirmation of
+// receipt for each recipient, and a confirmation of retrieve once Retrieve is called.
+// Each is a multipart/mixed of XML and a PDF that says the same, sealed with a
+// signature (§3.1.21); the XML of confirmations and ident confirmations carries an
+// enveloped signature (§3.5.1). They come from the system address of their kind and
+// go to the original's Reply-To, else its sender; those of receipt and retrieve also
+// to its recipient. Who has an account on a token gets them through the gateway
+// (SetGateway); those for other mailboxes stay in Answers. A gateway that is down or
+// says 4xx is tried again, 30 times.
+//
+// Reverse-path: the guideline's public parts do not say whether a provider writes
+// MAIL FROM:<>. Here a system message has its system address there, which no gateway
+// may answer; DeMail.NullPath makes the other choice. What a gateway hands in with
+// MAIL FROM:<> is refused (550 5.1.7): a De-Mail without a sender's account is none,
+// and so reports of non-delivery stay among the tenants' own servers.
+//
+// A locked token (LockToken) gets 550 5.7.1 at MAIL and not an end of the handshake:
+// a gateway can then tell "locked" from "certificate not valid", for which there is
+// PKI.Revoke, and mail of the other tokens goes on.
 //
 // # Faults on demand
 //
@@ -29,16 +53,28 @@
 //	temperror         RCPT is answered 451
 //	permerror         RCPT is answered 550
 //	421 … 599         RCPT is answered with that code
+//	lock-token        RCPT is answered 550 5.7.1, and the token is locked from then on
 //	data-451 …        the final dot is answered with that code
 //	timeout           the final dot gets no answer until somebody closes, HangLimit at most
 //	slow              the message is read in small bits and answered late: Config.Slow in all
 //	drop-after-data   taken into the ledger, then closed without an answer
 //
+// or for an answer. These are taken, and but for the last two not delivered:
+//
+//	malware               a malware-acknowledge comes back
+//	malware-notification  a malware-notification comes back
+//	unknown-recipient, closed-account, invalid-format, other
+//	                      a notification of that type comes back
+//	faulty-notification   one of type unknown-recipient comes back, with faults in
+//	                      its header that must be tolerated
+//	identification        delivered, and an ident confirmation comes back
+//	retrieve              delivered and fetched at once
+//
 // # What it does not do
 //
-// Confirmations and notifications (they come with their XML), accounts at level
-// normal and their daily limits, forwarding, OCSP. It looks up no SRV record:
-// whoever calls Push gives the address.
+// Accounts at level normal and their daily limits, forwarding, OCSP, the XML of
+// ident confirmations as its own guideline describes it. It looks up no SRV record:
+// whoever calls Push or SetGateway gives the address.
 //
 // # Whom it trusts
 //
@@ -106,6 +142,12 @@ type Config struct {
 	Dial         func(ctx context.Context, network, address string) (net.Conn, error)
 	GatewayRoots *x509.CertPool
 	GatewayName  string
+
+	// Algorithm seals answers, and its kind of key signs their XML; the zero value
+	// is SHA-256 with ECDSA, and without a signature for notifications.
+	Algorithm demail.Algorithm
+	// Gateway is where answers are pushed to; see SetGateway.
+	Gateway string
 }
 
 // Provider is a running or still silent provider. Its methods may be called at
@@ -121,6 +163,12 @@ type Provider struct {
 	ledger  []Receipt
 	faults  map[string]int // how often a fault with a count was played, by address
 	down    bool
+	gateway string
+	answers []*Answer
+	ended   int          // how many of answers have found their end
+	fetched map[int]bool // of stored, by Retrieve
+
+	delivering chan struct{} // filled while answers are handed over
 }
 
 type tokenState struct {
@@ -144,7 +192,8 @@ func New(cfg Config) (*Provider, error) {
 			return nil, fmt.Errorf("dmda: domain %q: %w", d, err)
 		}
 	}
-	p := &Provider{cfg: cfg, tokens: map[string]*tokenState{}, changed: make(chan struct{}), faults: map[string]int{}}
+	p := &Provider{cfg: cfg, tokens: map[string]*tokenState{}, changed: make(chan struct{}), faults: map[string]int{},
+		gateway: cfg.Gateway, fetched: map[int]bool{}, delivering: make(chan struct{}, 1)}
 	for _, t := range cfg.Tokens {
 		for _, a := range t.Accounts {
 			if _, err := demail.ParseAddress(a.Address); err != nil {

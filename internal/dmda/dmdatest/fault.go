@@ -9,7 +9,7 @@ import (
 
 // fault is what a recipient's local part asks for.
 type fault struct {
-	name string // "code", "data", "timeout", "slow", "drop-after-data"; "" for none
+	name string // "code", "data", or one of the names below; "" for none
 	code int    // for "code" (at RCPT) and "data" (at the final dot)
 	max  int    // how often; 0: always
 }
@@ -38,7 +38,9 @@ func plainFault(name string) fault {
 		return fault{name: "code", code: 451}
 	case "permerror":
 		return fault{name: "code", code: 550}
-	case "timeout", "slow", "drop-after-data":
+	case "timeout", "slow", "drop-after-data", "lock-token",
+		"malware", "malware-notification", "unknown-recipient", "closed-account", "invalid-format", "other",
+		"faulty-notification", "identification", "retrieve":
 		return fault{name: name}
 	}
 	kind, digits := "code", name
@@ -49,6 +51,24 @@ func plainFault(name string) fault {
 		return fault{name: kind, code: code}
 	}
 	return fault{}
+}
+
+// undelivered reports whether mail for such a recipient reaches no mailbox.
+func (f fault) undelivered() bool {
+	return f.name == "malware" || f.notification() != ""
+}
+
+// notification is the type that the fault asks for, or "".
+func (f fault) notification() demail.NotificationType {
+	switch f.name {
+	case "unknown-recipient", "closed-account", "invalid-format", "other":
+		return demail.NotificationType(f.name)
+	case "faulty-notification":
+		return demail.NotifyUnknownRecipient
+	case "malware-notification":
+		return demail.NotifyOther
+	}
+	return ""
 }
 
 // faultOf gives the fault that a asks for, and counts it; none once its number is

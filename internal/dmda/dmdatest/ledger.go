@@ -20,6 +20,7 @@ type Delivery struct {
 	Received   []byte         // the header block as the sender handed it in
 	Body       []byte         // shared between copies; nil with Config.HashOnly
 	BodySHA256 [sha256.Size]byte
+	Time       time.Time // when it came into the mailbox
 }
 
 // Receipt is one transaction that reached the final dot and was taken.
@@ -94,11 +95,12 @@ func (p *Provider) Await(ctx context.Context, match func(Delivery) bool) (Delive
 func (p *Provider) full(size int64, copies int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.stored)+copies > MaxStored || len(p.ledger) >= MaxStored || p.bytes+size > MaxStoredBytes
+	return len(p.stored)+copies > MaxStored || len(p.ledger) >= MaxStored || p.bytes+size > MaxStoredBytes ||
+		!p.roomForAnswers(answersPerCopy*copies)
 }
 
-// record takes a transaction with its deliveries, and wakes Await.
-func (p *Provider) record(r Receipt, deliveries []Delivery) {
+// record takes a transaction with all that comes of it, and wakes who waits.
+func (p *Provider) record(r Receipt, deliveries []Delivery, answers []*Answer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ledger = append(p.ledger, r)
@@ -106,6 +108,12 @@ func (p *Provider) record(r Receipt, deliveries []Delivery) {
 	if len(deliveries) > 0 {
 		p.bytes += int64(len(deliveries[0].Body))
 	}
+	p.answers = append(p.answers, answers...)
+	p.wake()
+}
+
+// wake tells who waits that something arrived. p.mu is held.
+func (p *Provider) wake() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }

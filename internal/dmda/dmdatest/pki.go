@@ -33,6 +33,10 @@ type PKI struct {
 	signer tls.Certificate
 	crlURL string
 
+	rsaOnce   sync.Once // see signerFor
+	rsaSigner tls.Certificate
+	rsaErr    error
+
 	mu      sync.Mutex
 	revoked []x509.RevocationListEntry
 	number  int64

@@ -37,6 +37,8 @@ type DeMail struct {
 	Type      demail.MessageType // empty: normal
 	Notify    demail.NotificationType
 
+	NullPath bool // MAIL FROM:<> in place of From
+
 	Fields [][2]string // more fields, for instance content-type; put in before sealing
 	Body   []byte      // lines end in CRLF; nil: a short text
 
@@ -85,6 +87,9 @@ func (p *Provider) compose(d DeMail) (Composed, error) {
 		return Composed{}, err
 	}
 	c := Composed{From: d.From, MessageID: h.Get("message-id"), ID: h.Get(demail.FieldMessageID)}
+	if d.NullPath {
+		c.From = ""
+	}
 	for _, a := range list.All() {
 		if d.BCC == "" || a == list.BCC[0] {
 			c.Recipients = append(c.Recipients, a.String())

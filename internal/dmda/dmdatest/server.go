@@ -19,7 +19,8 @@ import (
 
 // Serve takes connections from l, which carries plain TCP; TLS is spoken at once.
 // It stops when ctx ends, closes l and every connection, waits until no message is
-// at work any more, and returns nil; or it returns why l failed.
+// at work any more, and returns nil; or it returns why l failed. Meanwhile answers
+// are handed over; those that could not be before ctx ends wait for the next Serve.
 func (p *Provider) Serve(ctx context.Context, l net.Listener) error {
 	b := &backend{provider: p, closed: make(chan struct{})}
 	srv := smtp.NewServer(b)
@@ -35,6 +36,10 @@ func (p *Provider) Serve(ctx context.Context, l net.Listener) error {
 		_ = srv.Close()
 	})
 	defer stop()
+	answering, enough := context.WithCancel(ctx)
+	answered := make(chan struct{})
+	go func() { defer close(answered); p.deliverAnswers(answering) }()
+	defer func() { enough(); <-answered }()
 	err := srv.Serve(tls.NewListener(netutil.LimitListener(l, MaxConnections), tlsConfig))
 	b.close()
 	_ = srv.Close()

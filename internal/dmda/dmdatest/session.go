@@ -70,7 +70,11 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 		return reply(550, "5.1.1", "no such De-Mail address")
 	}
 	f := s.p.faultOf(a)
-	if f.name == "code" {
+	switch f.name {
+	case "lock-token":
+		s.p.LockToken(s.token.Name, true)
+		return reply(550, "5.7.1", "token is locked")
+	case "code":
 		return reply(f.code, fmt.Sprintf("%d.0.0", f.code/100), "fault on demand")
 	}
 	s.recipients = append(s.recipients, a)
