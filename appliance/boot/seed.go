@@ -20,7 +20,7 @@ import (
 
 const (
 	// maxSeed bounds a seed in bytes: the envelope around the largest document.
-	maxSeed = 24 << 20
+	maxSeed = 48 << 20
 	// seedWait is how long a box without any configuration waits for a seed
 	// volume; stickWait is for one that has a configuration, while a USB stick
 	// is there that the kernel may still be looking at.

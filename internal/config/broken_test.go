@@ -12,7 +12,8 @@ import (
 )
 
 // TestBroken goes through testdata/broken: each archive is the example with one
-// thing changed (replace/with pairs), or a document of its own (config), and
+// thing changed (replace/with pairs; complete: in complete.yaml), or a document of
+// its own (config), and
 // the faults that must be reported, all of them and no other.
 //
 // UPDATE=1 writes the faults that are reported now; read the difference.
@@ -57,6 +58,8 @@ func broken(t *testing.T, a *txtar.Archive) []byte {
 	data := example(t)
 	for i, f := range a.Files {
 		switch f.Name {
+		case "complete":
+			data = testdata(t, "complete.yaml")
 		case "config":
 			data = f.Data
 		case "replace":

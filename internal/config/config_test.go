@@ -3,6 +3,8 @@ package config
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
@@ -16,15 +18,32 @@ var equal = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 
 func example(t testing.TB) []byte {
 	t.Helper()
-	data, err := os.ReadFile("testdata/example.yaml")
+	return testdata(t, "example.yaml")
+}
+
+func testdata(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return data
 }
 
-func TestExample(t *testing.T) {
-	doc, err := Parse(example(t))
+// TestDocuments: the examples, and those that earlier versions took, are right.
+func TestDocuments(t *testing.T) {
+	older, err := fs.Glob(os.DirFS("testdata"), "older/*.yaml")
+	if err != nil || len(older) == 0 {
+		t.Fatalf("no older documents: %v", err)
+	}
+	for _, name := range append(older, "example.yaml", "complete.yaml") {
+		t.Run(name, func(t *testing.T) { readTwice(t, testdata(t, name)) })
+	}
+}
+
+func readTwice(t *testing.T, data []byte) {
+	t.Helper()
+	doc, err := Parse(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +68,21 @@ func TestBounds(t *testing.T) {
 	_, err := Parse(bytes.Repeat([]byte("#"), MaxSize+1))
 	if !errors.As(err, &faults) || len(faults) != 1 || !strings.Contains(faults[0].Text, "more than") {
 		t.Errorf("too large: %v", err)
+	}
+	rows := strings.Repeat("      "+strings.Repeat(" ", 4000)+"\n", MaxText/4000)
+	long := strings.Replace(string(example(t)), "    mappings:\n", "    mappingTable: |\n      mail;deMail\n"+rows+"    mappings:\n", 1)
+	if _, err := Parse([]byte(long)); err != nil {
+		t.Errorf("%d bytes of mapping table: %v", len(rows), err)
+	}
+	_, err = Parse(bytes.Repeat([]byte("# comment\n"), MaxText/10+1))
+	if !errors.As(err, &faults) || len(faults) != 1 || !strings.Contains(faults[0].Text, "beside mapping tables") {
+		t.Errorf("too large beside tables: %v", err)
+	}
+	rows = strings.Repeat("      x;y\n", 5*MaxFaults)
+	long = strings.Replace(string(example(t)), "    mappings:\n", "    mappingTable: |\n      mail;deMail\n"+rows+"    mappings:\n", 1)
+	_, err = Parse([]byte(long))
+	if want := fmt.Sprintf("%d more faults are not shown", 9*MaxFaults); !errors.As(err, &faults) || len(faults) != MaxFaults+1 || faults[MaxFaults].Text != want {
+		t.Errorf("too many faults in a table: %d, %v", len(faults), faults[len(faults)-1])
 	}
 	many := "version: 1\n" + strings.Repeat("nonsense: 1\n", 3) + "tenants:\n" + strings.Repeat("  - {id: [], name: []}\n", MaxFaults)
 	_, err = Parse([]byte(many))

@@ -291,6 +291,10 @@ func (d *decoder) truth(path string, n *yaml.Node, v reflect.Value) {
 
 // text decodes the types that parse themselves: addresses, prefixes, durations.
 func (d *decoder) text(path string, n *yaml.Node, v reflect.Value) {
+	if v.Type() == durationType && n.Kind == yaml.ScalarNode && n.Tag == "!!int" {
+		d.fault(n.Line, path, "write its unit, too, such as 90m or 48h", "%s is no duration", quote(n.Value))
+		return
+	}
 	if !d.scalar(path, n) {
 		return
 	}

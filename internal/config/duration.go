@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -21,5 +22,14 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // MarshalText gives what UnmarshalText reads.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// String gives it as time.Duration does.
-func (d Duration) String() string { return time.Duration(d).String() }
+// String gives it as time.Duration does, without the zeros at the end: "48h".
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if t := strings.TrimSuffix(s, "m0s"); t != s {
+		s = t + "m"
+	}
+	if t := strings.TrimSuffix(s, "h0m"); t != s {
+		s = t + "h"
+	}
+	return s
+}

@@ -19,6 +19,7 @@ import (
 // document can be written and read again.
 func FuzzParse(f *testing.F) {
 	f.Add(example(f))
+	f.Add(testdata(f, "complete.yaml"))
 	files, err := filepath.Glob("testdata/broken/yaml-*.txtar")
 	if err != nil {
 		f.Fatal(err)

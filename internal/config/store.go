@@ -31,7 +31,7 @@ const (
 	markName    = "accepted.json"
 	markVersion = 1
 	maxMark     = 4 << 10 // bytes
-	storePerm   = 0o644   // a configuration holds no secret
+	storePerm   = 0o644   // every service reads it; of secrets it holds argon2id hashes only
 )
 
 // Store keeps the accepted configuration of one box in a folder: the envelope as

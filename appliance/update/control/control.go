@@ -23,7 +23,7 @@ const (
 )
 
 // MaxEnvelope bounds the configuration in a ConfigPut, in bytes as JSON.
-const MaxEnvelope = 32 << 20
+const MaxEnvelope = 64 << 20
 
 // Phases of an update.
 const (
