@@ -24,6 +24,7 @@ const (
 	keyCallLimit  = 30 * time.Second
 	configTimeout = 60 * time.Second
 	updateTimeout = 90 * time.Second
+	queueTimeout  = 60 * time.Second // lists and acts may look at the whole queue
 )
 
 // call is one call after everything was checked that does not need to know what
@@ -65,6 +66,12 @@ func (s *Service) methods() []method {
 		{name: manage.MethodPowerOff, roles: []Role{Owner, Hosting}, timeout: quickTimeout, handle: s.handlePower("off")},
 		{name: manage.MethodReboot, roles: []Role{Owner, Hosting}, timeout: quickTimeout, handle: s.handlePower("reboot")},
 		{name: manage.MethodQueue, roles: []Role{Owner, Monitor}, timeout: quickTimeout, handle: s.handleQueue},
+		{name: manage.MethodQueueList, roles: []Role{Owner}, maxBody: smallBody, timeout: queueTimeout, handle: pass[manage.QueueFilter, manage.QueuePage](s, manage.MethodQueueList)},
+		{name: manage.MethodQueueShow, roles: []Role{Owner}, maxBody: smallBody, timeout: quickTimeout, handle: pass[manage.QueueID, manage.QueueDetail](s, manage.MethodQueueShow)},
+		{name: manage.MethodQueueHold, roles: []Role{Owner}, maxBody: idsBody, timeout: queueTimeout, handle: s.handleQueueAct(manage.MethodQueueHold)},
+		{name: manage.MethodQueueRelease, roles: []Role{Owner}, maxBody: idsBody, timeout: queueTimeout, handle: s.handleQueueAct(manage.MethodQueueRelease)},
+		{name: manage.MethodQueueRetry, roles: []Role{Owner}, maxBody: idsBody, timeout: queueTimeout, handle: s.handleQueueAct(manage.MethodQueueRetry)},
+		{name: manage.MethodQueueBounce, roles: []Role{Owner}, maxBody: idsBody, timeout: queueTimeout, handle: s.handleQueueAct(manage.MethodQueueBounce)},
 		{name: manage.MethodAuditHead, roles: []Role{Owner, Hosting, Monitor}, timeout: quickTimeout, handle: s.handleAuditHead},
 	}
 }

@@ -29,9 +29,9 @@ func statusOf(code string) int {
 	switch code {
 	case manage.CodeDenied:
 		return http.StatusForbidden
-	case manage.CodeUnknownMethod:
+	case manage.CodeUnknownMethod, manage.CodeUnknownMessage:
 		return http.StatusNotFound
-	case manage.CodeBadRequest:
+	case manage.CodeBadRequest, manage.CodeNothingChosen:
 		return http.StatusBadRequest
 	case manage.CodeTooLarge:
 		return http.StatusRequestEntityTooLarge
@@ -39,7 +39,7 @@ func statusOf(code string) int {
 		return http.StatusLocked
 	case manage.CodeTooMany:
 		return http.StatusTooManyRequests
-	case manage.CodeUnavailable, manage.CodeAudit:
+	case manage.CodeUnavailable, manage.CodeAudit, manage.CodeQueueSick:
 		return http.StatusServiceUnavailable
 	case manage.CodeTimeout:
 		return http.StatusGatewayTimeout

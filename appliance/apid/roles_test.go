@@ -54,6 +54,12 @@ func permissions() []permission {
 		{manage.MethodPowerOff, "", "", []apid.Role{apid.Owner, apid.Hosting}, false},
 		{manage.MethodReboot, "", "", []apid.Role{apid.Owner, apid.Hosting}, false},
 		{manage.MethodQueue, "", "", []apid.Role{apid.Owner, apid.Monitor}, false},
+		{manage.MethodQueueList, "", "{}", []apid.Role{apid.Owner}, false},
+		{manage.MethodQueueShow, "", "{}", []apid.Role{apid.Owner}, false},
+		{manage.MethodQueueHold, "", "{}", []apid.Role{apid.Owner}, false},
+		{manage.MethodQueueRelease, "", "{}", []apid.Role{apid.Owner}, false},
+		{manage.MethodQueueRetry, "", "{}", []apid.Role{apid.Owner}, false},
+		{manage.MethodQueueBounce, "", "{}", []apid.Role{apid.Owner}, false},
 		{manage.MethodAuditHead, "", "", all, false},
 	}
 }

@@ -33,6 +33,14 @@ const (
 	MethodReboot      = "POST /v1/power/reboot"               // → Done
 	MethodQueue       = "GET /v1/queue"                       // → Queue
 	MethodAuditHead   = "GET /v1/audit/head"                  // → AuditHead
+
+	MethodQueueList    = "POST /v1/queue/list"    // QueueFilter → QueuePage
+	MethodQueueShow    = "POST /v1/queue/show"    // QueueID → QueueDetail
+	MethodQueueHold    = "POST /v1/queue/hold"    // QueueAct → QueueActed
+	MethodQueueRelease = "POST /v1/queue/release" // QueueAct → QueueActed: held messages go on, dead letters are tried again
+	MethodQueueRetry   = "POST /v1/queue/retry"   // QueueAct → QueueActed: now, not at the next try
+	MethodQueueBounce  = "POST /v1/queue/bounce"  // QueueAct → QueueActed: given up and reported
+	MethodMetrics      = "GET /metrics"           // → text in Prometheus' exposition format
 )
 
 // Codes of refusals that apid itself gives. Others come from the service behind
@@ -49,6 +57,10 @@ const (
 	CodeUnavailable   = "unavailable"    // 503: a service behind apid does not answer
 	CodeAudit         = "audit"          // 503: the act cannot be recorded, so it is not done
 	CodeTimeout       = "timeout"        // 504
+
+	CodeUnknownMessage = "unknown-message" // 404: never was in the queue, or its trace has expired
+	CodeNothingChosen  = "nothing-chosen"  // 400: neither messages nor a filter
+	CodeQueueSick      = "queue-sick"      // 503
 )
 
 // Error is why a call was refused or failed.

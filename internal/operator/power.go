@@ -31,37 +31,6 @@ what is on its way is finished or tried again later. Owner and hosting may.`,
 	return c
 }
 
-func (o *operator) queueCommand() *cobra.Command {
-	c := &cobra.Command{Use: "queue", Short: "look at a box's mail queue"}
-	c.AddCommand(&cobra.Command{
-		Use:   "list",
-		Short: "show how much mail waits, by tenant",
-		Long: `Show how much mail waits, by tenant: messages, recipients, bytes, dead letters. It
-names no message and no address. Owner and monitor may.`,
-		Example: "  pforte queue list --box pforte-1.example:8443",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return show(o, cmd, manage.MethodQueue, nil, printQueue)
-		},
-	})
-	return c
-}
-
-func printQueue(p *printer, q manage.Queue) {
-	const row = "%-24s %10s %12s %12s %8s"
-	p.line(row, "tenant", "messages", "recipients", "size", "dead")
-	for _, name := range sortedKeys(q.Tenants) {
-		p.counts(row, name, q.Tenants[name])
-	}
-	p.counts(row, "all", q.Total)
-	if !q.Oldest.IsZero() {
-		p.line("oldest accepted %s", when(q.Oldest))
-	}
-	if q.Quarantined > 0 {
-		p.line("%d damaged records were set aside", q.Quarantined)
-	}
-}
-
 func (o *operator) auditCommand() *cobra.Command {
 	c := &cobra.Command{Use: "audit", Short: "look at a box's audit record"}
 	c.AddCommand(&cobra.Command{

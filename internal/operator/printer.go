@@ -83,7 +83,7 @@ func orDash(s string) string {
 
 // counts writes one row of the queue.
 func (p *printer) counts(row, name string, c manage.QueueCounts) {
-	p.line(row, name, fmt.Sprint(c.Messages), fmt.Sprint(c.Recipients), size(c.Bytes), fmt.Sprint(c.Dead))
+	p.line(row, name, fmt.Sprint(c.Messages), fmt.Sprint(c.Recipients), size(c.Bytes), fmt.Sprint(c.Held), fmt.Sprint(c.Dead))
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -2,6 +2,7 @@ package apidtest
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"sync"
 	"testing"
@@ -30,6 +31,9 @@ type says struct {
 	Network  manage.Network
 	Mail     manage.Mail
 	Queue    manage.Queue
+	Messages manage.QueuePage
+	Detail   manage.QueueDetail
+	Acted    manage.QueueActed
 	Err      error  // of everything that acts
 	Hang     bool   // updated does not answer its status
 	Wait     func() // called before an act is answered
@@ -46,8 +50,18 @@ func newBehind() *Behind {
 	b.Queue = manage.Queue{Total: manage.QueueCounts{Messages: 3, Recipients: 4, Bytes: 4096, Dead: 1},
 		Tenants: map[string]manage.QueueCounts{"gemeinde-a": {Messages: 3, Recipients: 4, Bytes: 4096, Dead: 1}},
 		Oldest:  time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	b.Messages = manage.QueuePage{Messages: []manage.QueueMessage{Letter()}}
+	b.Detail = manage.QueueDetail{Message: Letter(), Events: []manage.QueueEvent{{Kind: "accepted", Time: Letter().Received}}}
+	b.Acted = manage.QueueActed{Changed: 1, Left: []string{"01K00000000000000000000002: message is being tried"}}
 	b.Mail = manage.Mail{Messages: 3, Dead: 1}
 	return b
+}
+
+// Letter is a message in the stand-in's queue.
+func Letter() manage.QueueMessage {
+	return manage.QueueMessage{ID: "01K00000000000000000000001", Tenant: "gemeinde-a", Direction: "out", State: manage.QueueHeld, Reason: "odd",
+		Class: "normal", From: "poststelle@gemeinde-a.de-mail.example", Size: 2048, Received: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Recipients: []manage.QueueRecipient{{Address: "erika@buerger.de-mail.example", State: "waiting", Attempts: 2, Code: 451, Enhanced: "4.3.0", Text: "mx: not now\x1b[2J"}}}
 }
 
 // Set changes what the stand-ins answer from now on.
@@ -86,6 +100,12 @@ func (b *Behind) start(t testing.TB, dir string) {
 	serve(t, dir, layout.RelaydSocket, []localapi.Method{
 		{Name: own, Handler: localapi.Typed(tell(b, func(b *Behind) (manage.Mail, error) { return b.Mail, nil }))},
 		{Name: "GET /v1/queue", Handler: localapi.Typed(tell(b, func(b *Behind) (manage.Queue, error) { return b.Queue, nil }))},
+		{Name: manage.MethodQueueList, Handler: asked(b, "list", func(b *Behind) manage.QueuePage { return b.Messages })},
+		{Name: manage.MethodQueueShow, Handler: asked(b, "show", func(b *Behind) manage.QueueDetail { return b.Detail })},
+		{Name: manage.MethodQueueHold, Handler: asked(b, "hold", func(b *Behind) manage.QueueActed { return b.Acted })},
+		{Name: manage.MethodQueueRelease, Handler: asked(b, "release", func(b *Behind) manage.QueueActed { return b.Acted })},
+		{Name: manage.MethodQueueRetry, Handler: asked(b, "retry", func(b *Behind) manage.QueueActed { return b.Acted })},
+		{Name: manage.MethodQueueBounce, Handler: asked(b, "bounce", func(b *Behind) manage.QueueActed { return b.Acted })},
 	})
 }
 
@@ -107,6 +127,13 @@ func tell[Out any](b *Behind, say func(*Behind) (Out, error)) func(context.Conte
 		defer b.mu.Unlock()
 		return say(b)
 	}
+}
+
+// asked notes a call of relayd's with its argument and answers.
+func asked[Out any](b *Behind, what string, say func(*Behind) Out) localapi.Handler {
+	return localapi.Typed(func(_ context.Context, _ localapi.Peer, in json.RawMessage) (Out, error) {
+		return act(b, "queue "+what+" "+string(in), func() Out { return say(b) })
+	})
 }
 
 // act notes an act and answers.
