@@ -20,10 +20,11 @@ const (
 )
 
 // Methods by which netd and relayd tell of themselves; see manage.Network,
-// manage.Mail and manage.Queue.
+// manage.Mail, manage.Queue and manage.Metrics.
 const (
 	methodOwnStatus = "GET /v1/status"
 	methodQueue     = "GET /v1/queue"
+	methodMetrics   = "GET /v1/metrics"
 )
 
 // Names of the services behind apid, as people read them in manage.Silent.

@@ -1,6 +1,7 @@
 package apid
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -243,13 +244,17 @@ func (s *Service) answer(w http.ResponseWriter, result any, refusal *manage.Erro
 	if refusal != nil {
 		status, content = statusOf(refusal.Code), manage.Refusal{Error: refusal}
 	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
 	data, err := json.Marshal(content)
+	if text, ok := content.(exposition); ok {
+		h.Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		data, err = bytes.TrimSuffix([]byte(text), []byte("\n")), nil
+	}
 	if err != nil {
 		s.log.Error("answer cannot be marshalled", "error", err)
 		status, data = http.StatusInternalServerError, []byte(`{"error":{"code":"internal","text":"internal fault; the box's log says more"}}`)
 	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTimeout))

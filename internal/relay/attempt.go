@@ -227,6 +227,7 @@ const postponed = 5 * time.Minute
 
 // tell marks and logs what was recorded.
 func (r *Relay) tell(e *queue.Envelope, v verdict) {
+	r.counts.attempt(e, &v)
 	if len(v.delivered) > 0 {
 		milestone.Print(r.o.Marks, "relayd.delivered", "id", e.ID, "direction", e.Direction, "next", v.next, "attempts", v.attempts, "uptime", Uptime())
 	}

@@ -64,6 +64,7 @@ type Relay struct {
 	routes     routes
 	dispatcher *dispatcher
 	meters     meters // of tenants' systems
+	counts     counts
 }
 
 // New makes a relay. Deliver makes it deliver; Outgoing and Incoming accept.
@@ -88,6 +89,7 @@ func (r *Relay) Ready() error { return r.o.Queue.Sick() }
 
 // accepted reports a message that was just taken over.
 func (r *Relay) accepted(e *queue.Envelope, from string) {
+	r.counts.add(e, CountAccepted, 1)
 	milestone.Print(r.o.Marks, "relayd.accepted", "id", e.ID, "tenant", e.Tenant, "direction", e.Direction, "size", e.Size, "uptime", Uptime())
 	r.o.Log.Info("accepted", "id", e.ID, "tenant", e.Tenant, "direction", e.Direction, "from", from,
 		"recipients", len(e.Recipients), "size", e.Size)

@@ -100,6 +100,7 @@ func (b *Behind) start(t testing.TB, dir string) {
 	serve(t, dir, layout.RelaydSocket, []localapi.Method{
 		{Name: own, Handler: localapi.Typed(tell(b, func(b *Behind) (manage.Mail, error) { return b.Mail, nil }))},
 		{Name: "GET /v1/queue", Handler: localapi.Typed(tell(b, func(b *Behind) (manage.Queue, error) { return b.Queue, nil }))},
+		{Name: "GET /v1/metrics", Handler: localapi.Typed(tell(b, func(*Behind) (manage.Metrics, error) { return manage.Metrics{Text: "pforte_mail_total 7\n"}, nil }))},
 		{Name: manage.MethodQueueList, Handler: asked(b, "list", func(b *Behind) manage.QueuePage { return b.Messages })},
 		{Name: manage.MethodQueueShow, Handler: asked(b, "show", func(b *Behind) manage.QueueDetail { return b.Detail })},
 		{Name: manage.MethodQueueHold, Handler: asked(b, "hold", func(b *Behind) manage.QueueActed { return b.Acted })},

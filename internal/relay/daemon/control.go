@@ -15,6 +15,8 @@ const (
 	MethodQueue  = "GET /v1/queue"   // nothing → manage.Queue
 	MethodDetail = "GET /v1/detail"  // nothing → Detail
 	MethodReload = "POST /v1/reload" // nothing → nothing: reads the configuration anew
+	// MethodMetrics is manage.MethodMetrics without what apid adds.
+	MethodMetrics = "GET /v1/metrics" // nothing → manage.Metrics
 
 	// Those of manage by the same name; see there.
 	MethodList    = manage.MethodQueueList
@@ -66,6 +68,7 @@ func (d *Daemon) control(ctx context.Context) error {
 		{Name: MethodStatus, Allow: callers, Handler: ask(d.status)},
 		{Name: MethodQueue, Allow: callers, Handler: ask(d.counts)},
 		{Name: MethodDetail, Allow: callers, Handler: ask(d.detail)},
+		{Name: MethodMetrics, Allow: callers, Handler: ask(d.metrics)},
 		{Name: MethodReload, Allow: callers, Handler: localapi.Typed(func(context.Context, localapi.Peer, localapi.None) (localapi.None, error) {
 			return localapi.None{}, d.reload()
 		})},
