@@ -57,7 +57,7 @@ func states(t *testing.T, r *running, f manage.QueueFilter) map[string]int {
 	return out
 }
 
-func TestHoldReleaseAndBounce(t *testing.T) {
+func TestHoldAndRelease(t *testing.T) {
 	w, r, ids := waitingLetters(t, 3)
 	ctx, me := t.Context(), localapi.Peer{}
 	eventually(t, 1, func() (manage.QueueActed, error) {
@@ -78,47 +78,39 @@ func TestHoldReleaseAndBounce(t *testing.T) {
 	if m := r.marks.await(t, "relayd.delivered", 1); m.Fields["id"] != ids[0] {
 		t.Fatalf("%s was delivered, %s released", m.Fields["id"], ids[0])
 	}
-	eventually(t, 1, func() (manage.QueueActed, error) {
-		return r.d.bounce(ctx, me, manage.QueueAct{IDs: ids[1:2], Reason: "recalled by the office"})
-	})
-	report := w.serverA.await(t, 1)
-	if !strings.Contains(string(report.raw), "recalled by the office") {
-		t.Errorf("the report does not say why:\n%s", report.raw)
-	}
-	d, err := r.d.show(ctx, me, manage.QueueID{ID: ids[1]})
-	if err != nil || d.Message.State != "" || d.Events[len(d.Events)-1].Kind != "finished" {
-		t.Errorf("what was bounced: %+v, %v", d, err)
-	}
-	if got := states(t, r, manage.QueueFilter{}); got[manage.QueueHeld] != 1 || len(got) != 1 {
+	if got := states(t, r, manage.QueueFilter{}); got[manage.QueueHeld] != 2 || len(got) != 1 {
 		t.Errorf("left: %v", got)
 	}
 }
 
 func TestRetryNow(t *testing.T) {
-	w, r, ids := waitingLetters(t, 1)
-	for len(r.d.attempts(t, ids[0])) == 0 {
-		time.Sleep(10 * time.Millisecond)
-	}
-	w.provider.SetDown(false)
+	w := newWorld(t)
+	w.schedule.Waits = []time.Duration{time.Hour}
+	r := w.start()
+	w.greeted(w.clientA).send("<"+mailA+">", letterA("x"), "250", "<temperror@buerger.de-mail.example>")
+	id := r.marks.await(t, "relayd.accepted", 1).Fields["id"]
+	awaitAttempts(t, r, id, 1)
 	eventually(t, 1, func() (manage.QueueActed, error) {
-		return r.d.retry(t.Context(), localapi.Peer{}, manage.QueueAct{Match: &manage.QueueFilter{State: manage.QueueWaiting}})
+		return r.d.retry(t.Context(), localapi.Peer{}, manage.QueueAct{Match: &manage.QueueFilter{State: manage.QueueWaiting, Reason: "451"}})
 	})
-	r.marks.await(t, "relayd.delivered", 1)
+	awaitAttempts(t, r, id, 2)
 }
 
-// attempts are the recipients of a message that were tried at least once.
-func (d *Daemon) attempts(t *testing.T, id string) (out []manage.QueueRecipient) {
+// awaitAttempts waits until a message's recipient was tried n times and waits again.
+func awaitAttempts(t *testing.T, r *running, id string, n int) {
 	t.Helper()
-	m, err := d.show(t.Context(), localapi.Peer{}, manage.QueueID{ID: id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, rc := range m.Message.Recipients {
-		if !rc.NextTry.IsZero() && rc.Attempts > 0 {
-			out = append(out, rc)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		m, err := r.d.show(t.Context(), localapi.Peer{}, manage.QueueID{ID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rc := m.Message.Recipients[0]; rc.Attempts == n && rc.NextTry.After(time.Now()) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not tried %d times: %+v", n, m.Message.Recipients[0])
 		}
 	}
-	return out
 }
 
 func TestActsThatAreRefused(t *testing.T) {
