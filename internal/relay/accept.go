@@ -105,7 +105,8 @@ func (s *outSession) finish(in *input, body *queue.Body, e *queue.Envelope) erro
 		}
 	}
 	e.EightBit = w.seen
-	e.Keys = append(e.Keys, bodyKey(digest.Sum()))
+	key := bodyKey(digest.Sum())
+	e.Keys, e.Attributes[attrBody] = append(e.Keys, key), strings.TrimPrefix(key, "body:")
 	return nil
 }
 

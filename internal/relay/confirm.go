@@ -1,10 +1,12 @@
 package relay
 
 import (
+	"cmp"
 	"crypto"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -115,7 +117,7 @@ func (r *Relay) duplicate(e *queue.Envelope, m *taken) error {
 	return nil
 }
 
-// attrBody is bodyKey's value of an outgoing message.
+// attrBody is an outgoing message's body, hashed as bodyKey has it.
 const attrBody = "body"
 
 // deMailIDKey is the lookup key of x-de-mail-message-id.
@@ -162,7 +164,7 @@ func (r *Relay) match(e *queue.Envelope, c *confirmation.Confirmation, m *taken)
 	}
 	base := queue.Event{Kind: kind, Time: e.Received, Other: e.ID, Data: data(c, m)}
 	if kind == queue.Refused {
-		base.Reply.Text = string(c.NotificationType)
+		base.Reply.Text = string(cmp.Or(demail.MessageType(c.NotificationType), c.Type))
 	}
 	originals, err := r.originals(e.Tenant, c)
 	if err != nil {
@@ -191,15 +193,13 @@ func kindFor(c *confirmation.Confirmation) (queue.EventKind, bool) {
 		return queue.Received, true
 	case demail.TypeRetrieve:
 		return queue.Retrieved, true
-	case demail.TypeMalwareNotification:
-		return queue.Refused, true
+	case demail.TypeMalwareAcknowledge, demail.TypeMalwareNotification:
+		return queue.Refused, true // what has malware in it is not delivered
 	case demail.TypeNotification:
 		switch c.NotificationType {
 		case demail.NotifyUnknownRecipient, demail.NotifyClosedAccount, demail.NotifyInvalidFormat:
 			return queue.Refused, true
 		}
-		return queue.Noted, true
-	case demail.TypeMalwareAcknowledge:
 		return queue.Noted, true
 	}
 	return "", false
@@ -304,33 +304,40 @@ type noted struct {
 	about []string
 }
 
-// choose makes the events for each recipient, in the newest message that went to
-// it; a message that was handed in twice has as many confirmations, and each finds
-// one that has none yet. A proof that is there already adds nothing.
+// choose makes the events for each recipient. A proof that is there already adds
+// nothing. Else it belongs to the newest message that went to the recipient and has
+// no such proof yet: what was handed in twice has as many confirmations.
 func choose(originals []sent, c *confirmation.Confirmation, base queue.Event) (n noted) {
-	served := map[string]bool{} // recipients that have found their message
-	for _, blank := range []bool{true, false} {
+	const (
+		known = iota // it is there already
+		blank        // there is none
+		more         // there are others
+		passes
+	)
+	served, strange := map[string]bool{}, true
+	for pass := range passes {
 		for _, o := range originals {
 			for _, i := range targets(o.e, c) {
+				strange = false
 				address := o.e.Recipients[i].Address
-				known, same := o.has(base, i)
-				if same && !served[address] {
+				count, same := o.has(base, i)
+				switch {
+				case served[address]:
+				case same:
 					served[address] = true
 					n.mention(o.e.ID)
+				case pass == blank && count == 0, pass == more && count < maxProofs:
+					served[address] = true
+					base.Recipient = i
+					n.add(o.e.ID, base)
+				case pass == more:
+					n.mention(o.e.ID)
 				}
-				if served[address] || known >= maxProofs || blank && known > 0 {
-					continue
-				}
-				served[address] = true
-				event := base
-				event.Recipient = i
-				n.add(o.e.ID, event)
 			}
 		}
 	}
-	if len(n.about) == 0 && len(originals) > 0 { // it speaks of somebody to whom nothing went
-		base.Kind, base.Recipient, base.Data = queue.Noted, -1, strangers(base.Data, c)
-		n.add(originals[0].e.ID, base)
+	if strange && len(originals) > 0 {
+		n.remark(originals[0], base, strangers(c))
 	}
 	return n
 }
@@ -363,20 +370,27 @@ func (n *noted) mention(id queue.ID) {
 	}
 }
 
-// strangers adds to a proof's data of whom it speaks.
-func strangers(d map[string]string, c *confirmation.Confirmation) map[string]string {
-	out := map[string]string{}
-	for name, value := range d {
-		out[name] = value
+// remark notes a proof that changes no recipient's state.
+func (n *noted) remark(o sent, base queue.Event, about string) {
+	base.Kind, base.Recipient = queue.Noted, -1
+	if about != "" {
+		base.Data = maps.Clone(base.Data)
+		base.Data[proof.DataRecipient] = about
 	}
-	var all []string
-	for _, a := range c.Recipients {
-		all = append(all, a.String())
+	if known, same := o.has(base, -1); same || known >= maxProofs {
+		n.mention(o.e.ID)
+		return
 	}
-	if len(all) > 0 {
-		out[proof.DataRecipient] = clip(strings.Join(all, " "), queue.MaxText)
+	n.add(o.e.ID, base)
+}
+
+// strangers are the recipients of whom a proof speaks and to whom nothing went.
+func strangers(c *confirmation.Confirmation) string {
+	all := make([]string, len(c.Recipients))
+	for i, a := range c.Recipients {
+		all[i] = a.String()
 	}
-	return out
+	return clip(strings.Join(all, " "), queue.MaxText)
 }
 
 // received notes a proof in the trace of a message that the tenant has got:
@@ -386,14 +400,8 @@ func (r *Relay) received(tenant string, c *confirmation.Confirmation, base queue
 		return n, nil
 	}
 	list, err := r.find(tenant, queue.In, integrityKey(c.Hash.ValueKey()))
-	if err != nil || len(list) == 0 {
-		return n, err
+	if err == nil && len(list) > 0 {
+		n.remark(list[0], base, "")
 	}
-	base.Kind, base.Recipient = queue.Noted, -1
-	if _, same := list[0].has(base, -1); same {
-		n.mention(list[0].e.ID)
-		return n, nil
-	}
-	n.add(list[0].e.ID, base)
-	return n, nil
+	return n, err
 }

@@ -28,17 +28,6 @@ func pretends(f demail.Field, host string) bool {
 	return f.Is(fieldResults) && claims(f.Value(), host)
 }
 
-// ownFields lists the names of fields of which one pretends to be ours.
-func ownFields(h *demail.Header, host string) []string {
-	var names []string
-	for _, f := range h.Fields() {
-		if pretends(f, host) {
-			names = append(names, f.Name())
-		}
-	}
-	return names
-}
-
 // claims reports whether an Authentication-Results field says that host wrote it.
 // A value whose author cannot be read counts as that of any host that it mentions:
 // another reader might be less strict.
