@@ -31,7 +31,7 @@ bench: setup ## figures beside Debian's Postfix in the same run, as root (MICRO=
 	@[ -z "$$MICRO" ] || $(GO) test -run '^$$' -bench . -benchmem ./...
 
 fuzz: ## run each fuzz target for FUZZTIME (default 1m)
-	@$(GO) list ./... | while read p; do $(GO) test -list '^Fuzz' $$p | grep ^Fuzz | xargs -r -n1 -I{} $(GO) test -run '^$$' -fuzz '^{}$$' -fuzztime $${FUZZTIME:-1m} $$p || exit 1; done
+	@$(GO) list ./... | while read p; do $(GO) test -list '^Fuzz' $$p | grep ^Fuzz | xargs -r -n1 -I{} $(GO) test -run '^$$' -fuzz '^{}$$' -fuzztime $${FUZZTIME:-1m} -fuzzminimizetime 20x $$p || exit 1; done
 
 trace: ## print which code and tests carry each clause of De-Mail's rules
 	@$(GO) run ./internal/demail/clauses/trace
