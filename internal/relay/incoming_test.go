@@ -385,12 +385,13 @@ func TestLoopsIn(t *testing.T) {
 // tenants.
 func TestMemoryOfASession(t *testing.T) {
 	const (
-		sessions = 40
+		sessions = 12
 		most     = 256 << 10
 		size     = 8 << 20
 	)
 	w := newInWorld(t, func(d *config.Document) {
-		for i := len(d.Tenants); i < maxTenantsPerMessage; i++ {
+		d.Tenants[0].MaxSize, d.Tenants[1].MaxSize, d.Tenants[2].MaxSize = 2*size, 2*size, 2*size // room is reserved on a true disk
+		for i := len(d.Tenants); i < 6; i++ {
 			more := d.Tenants[0]
 			more.ID = fmt.Sprintf("amt-%d", i)
 			more.Account = "post@" + more.ID + ".de-mail.example"
@@ -405,7 +406,7 @@ func TestMemoryOfASession(t *testing.T) {
 		to = append(to, tenant.Account)
 	}
 	head := w.compose(dmdatest.DeMail{Body: []byte{}})
-	reached, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	reached, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error, sessions)
 	heap := func() uint64 {
 		runtime.GC()
 		runtime.GC()
@@ -421,7 +422,12 @@ func TestMemoryOfASession(t *testing.T) {
 		}()
 	}
 	for range sessions {
-		<-reached
+		select {
+		case <-reached:
+		case err := <-done:
+			close(goOn)
+			t.Fatalf("a session ended early: %v", err)
+		}
 	}
 	each := (int64(heap()) - int64(before)) / sessions
 	close(goOn)
