@@ -48,7 +48,7 @@ func TestMeters(t *testing.T) {
 	if n := taken(&less, 100, m.message); n != 6 {
 		t.Errorf("with a lower limit: %d, want 6", n)
 	}
-	if !m.connect(a) || !m.connect(a) || m.connect(a) || !m.connect(free) {
+	if first, second, third := m.connect(a), m.connect(a), m.connect(a); !first || !second || third || !m.connect(free) {
 		t.Error("connections are not counted")
 	}
 	m.disconnect("a")

@@ -95,7 +95,7 @@ func format() []Clause {
 			[]string{"internal/demail.StripProviderFields", "internal/relay.letter.strip"},
 			[]string{"internal/demail.TestStripProviderFields", "internal/demail.TestProviderFieldsAndSenderFieldsDivideTheTable", "internal/relay/daemon.TestMailOut"}},
 		{"TR-01201-3.4 §3.1 (body)", "the body is never rewritten",
-			[]string{"internal/relay.outSession.take", "internal/nexthop.Client.Send"},
+			[]string{"internal/relay.outSession.finish", "internal/nexthop.Client.Send"},
 			[]string{"internal/nexthop.TestDeliversByteForByte", "internal/relay/daemon.TestMailOut", "internal/relay/daemon.TestMailIn", "qemu/e2e.TestMail"}},
 		{"TR-01201-3.4 §3.1.1", "each type of message has its table of fields that must, may and must not occur",
 			[]string{"internal/demail.Rules", "internal/demail.Validate"},
