@@ -214,3 +214,6 @@ func (p *PKI) IssueSigner(key crypto.Signer) (*x509.Certificate, error) {
 func certPEM(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
+
+// CACertificate is the authority's certificate.
+func (p *PKI) CACertificate() *x509.Certificate { return p.ca }
