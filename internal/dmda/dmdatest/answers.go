@@ -153,14 +153,15 @@ func (p *Provider) deliverAnswers(ctx context.Context) {
 // deliverAnswer pushes to the gateway what is for an account of a token. Everything
 // else is kept in Answers only.
 func (p *Provider) deliverAnswer(ctx context.Context, a *Answer) (pushed bool, err error) {
-	p.mu.Lock()
-	gateway := p.gateway
-	p.mu.Unlock()
-	if gateway == "" || !p.onToken(a.To) {
+	if !p.onToken(a.To) {
 		return false, nil
 	}
 	wait := answerWait
 	for range answerAttempts {
+		gateway := p.currentGateway()
+		if gateway == "" {
+			return false, nil
+		}
 		err = p.PushComposed(ctx, gateway, a.Composed)
 		var refused *Refusal
 		if err == nil || ctx.Err() != nil || errors.As(err, &refused) && refused.Code >= 500 {
@@ -170,6 +171,12 @@ func (p *Provider) deliverAnswer(ctx context.Context, a *Answer) (pushed bool, e
 		wait = min(2*wait, answerMaxWait)
 	}
 	return err == nil, err
+}
+
+func (p *Provider) currentGateway() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gateway
 }
 
 // onToken reports whether the address is reached through a gateway.
