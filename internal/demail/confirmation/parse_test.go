@@ -562,11 +562,11 @@ func TestBodies(t *testing.T) {
 		"many parts":     {mixed, strings.Repeat(part("Content-Type: text/plain", "x"), maxParts+1), "parts"},
 		"deep": {mixed, "--b\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\nContent-Type: multipart/mixed; boundary=d\r\n\r\n" +
 			"--d\r\nContent-Type: multipart/mixed; boundary=e\r\n\r\n--e\r\n\r\nx\r\n--e--\r\n--d--\r\n--c--\r\n--b--", "within each other"},
-		"coding":         {mixed, part("Content-Type: text/xml\r\nContent-Transfer-Encoding: uuencode", "x") + "--b--", "transfer-encoding"},
-		"not base64":     {mixed, part("Content-Type: text/xml\r\nContent-Transfer-Encoding: base64", "!!!!") + "--b--", "cannot be decoded"},
-		"large XML":      {mixed, part("Content-Type: text/xml", strings.Repeat("x", maxXML+1)) + "--b--", "XML over"},
-		"large body":     {mixed, part("Content-Type: text/plain", strings.Repeat("x", MaxBody)) + good, "body over"},
-		"empty":          {mixed, "", "multipart"},
+		"coding":     {mixed, part("Content-Type: text/xml\r\nContent-Transfer-Encoding: uuencode", "x") + "--b--", "transfer-encoding"},
+		"not base64": {mixed, part("Content-Type: text/xml\r\nContent-Transfer-Encoding: base64", "!!!!") + "--b--", "cannot be decoded"},
+		"large XML":  {mixed, part("Content-Type: text/xml", strings.Repeat("x", maxXML+1)) + "--b--", "XML over"},
+		"large body": {mixed, part("Content-Type: text/plain", strings.Repeat("x", MaxBody)) + good, "body over"},
+		"empty":      {mixed, "", "multipart"},
 	} {
 		h := h.Clone()
 		h.Remove("content-type")

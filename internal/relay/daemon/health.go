@@ -64,6 +64,12 @@ func (d *Daemon) certificateConditions() (all []manage.Condition) {
 
 func (d *Daemon) revocationConditions() (all []manage.Condition) {
 	for _, s := range d.now().signers[1:] {
+		if !s.revocation.Configured() {
+			all = append(all, manage.Condition{Code: "relay.crl.signers.none", Severity: warning,
+				English: "no revocation list is configured for " + s.name + ": certificates that sign De-Mails in its name are not checked for revocation",
+				German:  "Für " + s.name + " ist keine Sperrliste konfiguriert: Zertifikate, die in dessen Namen De-Mails signieren, werden nicht auf Sperrung geprüft",
+				Remedy:  "add crl to the authority in provider.signatureAuthorities"})
+		}
 		if err := s.revocation.Stale(); err != nil {
 			all = append(all, manage.Condition{Code: "relay.crl.signers", Severity: warning,
 				English: "the revocation list of " + s.name + " is not current, De-Mails that it has signed are put off: " + err.Error(),

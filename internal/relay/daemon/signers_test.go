@@ -138,3 +138,29 @@ func TestSignersDoNotOpenThePort(t *testing.T) {
 		t.Error("a message came through")
 	}
 }
+
+// TestSignersInHealth: a list that is missing or not current is told, by name.
+func TestSignersInHealth(t *testing.T) {
+	for code, spoil := range map[string]func(*foreign, *config.SignatureAuthority){
+		"relay.crl.signers":      func(f *foreign, _ *config.SignatureAuthority) { f.pki.SetCRL(dmdatest.CRLDown) },
+		"relay.crl.signers.none": func(_ *foreign, a *config.SignatureAuthority) { a.CRL = nil },
+		"":                       func(*foreign, *config.SignatureAuthority) {},
+	} {
+		f := newForeign(t)
+		a := f.authority()
+		spoil(f, &a)
+		w := newWorld(t)
+		w.doc.Provider.SignatureAuthorities = []config.SignatureAuthority{a}
+		w.startWithLists()
+		var got string
+		for _, c := range w.running.d.revocationConditions() {
+			if got += c.Code; !strings.Contains(c.English, "other provider") || !strings.Contains(c.German, "other provider") {
+				t.Errorf("%s does not name whose list it is", c.Code)
+			}
+		}
+		if got != code {
+			t.Errorf("condition %q, want %q", got, code)
+		}
+		w.running.end(t)
+	}
+}
