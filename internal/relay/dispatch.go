@@ -149,18 +149,11 @@ func (l *letter) keywords() error {
 
 // possible checks the combination. Every tenant is a public authority that logs in
 // at level high (TR-01201, security module, chapter 10), so all that can be wrong
-// is a confirmation of retrieve for a message that is not private.
+// is a confirmation of retrieve for a message that is not private; defaults and
+// keywords ask for both or are refused with the configuration.
 func (l *letter) possible() error {
 	if l.asked.options.Check(demail.LevelHigh, true) == nil {
 		return nil
-	}
-	switch l.asked.sources["confirm-retrieve"] {
-	case fromDefault:
-		return l.refuse(554, "5.7.0", "Abholbestaetigung gibt es nur fuer persoenliche Nachrichten; lassen Sie private in die Vorgabe Ihres Mandanten aufnehmen",
-			"a confirmation of retrieve needs the option private; have private added to your tenant's default")
-	case fromKeyword:
-		return l.refuse(554, "5.7.0", "Abholbestaetigung gibt es nur fuer persoenliche Nachrichten; nehmen Sie auch das Schlagwort fuer private in den Betreff",
-			"a confirmation of retrieve needs the option private; put the keyword for private into the subject as well")
 	}
 	return l.refuse(554, "5.7.0", "Abholbestaetigung gibt es nur fuer persoenliche Nachrichten; setzen Sie auch %s: yes",
 		"a confirmation of retrieve needs the option private; set %s: yes as well", demail.FieldPrivate)
