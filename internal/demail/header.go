@@ -40,7 +40,7 @@ func (f Field) Value() string {
 }
 
 // Text is the value as written, folds included, without white space around it.
-func (f Field) Text() string { return string(bytes.Trim(f.raw[f.value:], " \t\r\n")) }
+func (f Field) Text() string { return string(bytes.Trim(f.raw[f.value:], fws)) }
 
 // ASCII reports whether the whole field is.
 func (f Field) ASCII() bool {
@@ -146,14 +146,33 @@ func (h *Header) Replace(name, value string) error {
 	return nil
 }
 
-// Set gives the i-th field from the top a new value and keeps its name as written;
-// for the value see Prepend. On an error nothing changes.
-func (h *Header) Set(i int, value string) error {
-	f, err := newField(h.fields[i].Name(), value)
-	if err == nil {
-		h.fields[i] = f
+// Set replaces the Text of the i-th field from the top. All else of it stays to the
+// byte: its name, white space and folds; nothing is folded anew. Errors are those of
+// Prepend; on an error nothing changes.
+func (h *Header) Set(i int, text string) error {
+	old := h.fields[i]
+	rest := old.raw[old.value:]
+	lead := len(rest) - len(bytes.TrimLeft(rest, fws))
+	tail := len(bytes.TrimRight(rest[lead:], fws)) + lead
+	raw := slices.Concat(old.raw[:old.name], []byte(":"), rest[:lead], []byte(text), rest[tail:])
+	if err := checkRaw(text, raw); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrFieldValue, old.Name(), err)
 	}
-	return err
+	h.fields[i] = Field{raw: raw, name: old.name, value: old.name + 1}
+	return nil
+}
+
+// checkRaw judges a field's text and the length of its lines.
+func checkRaw(text string, raw []byte) error {
+	if err := checkValue(text); err != nil {
+		return err
+	}
+	for l := range bytes.SplitSeq(raw, crlf) {
+		if len(l) > maxLine {
+			return fmt.Errorf("line over %d characters", maxLine)
+		}
+	}
+	return nil
 }
 
 // Size is how many bytes WriteTo writes.

@@ -227,3 +227,31 @@ func FuzzReadHeader(f *testing.F) {
 		}
 	})
 }
+
+// Set changes nothing but the text.
+func TestSet(t *testing.T) {
+	for _, test := range []struct{ in, text, want string }{
+		{"From: a\r\n", "b", "From: b\r\n"},
+		{"FROM :\r\n\t a \t\r\n", "b", "FROM:\r\n\t b \t\r\n"},
+		{"from:a\r\n", "b c,\r\n d", "from:b c,\r\n d\r\n"},
+		{"from: a\r\n", strings.Repeat("x y ", 50), "from: " + strings.Repeat("x y ", 50) + "\r\n"},
+		{"from: a\r\n", "b\r\nBcc: c", ""},
+		{"from: a\r\n", "b\nc", ""},
+		{"from: a\r\n", strings.Repeat("x", 998), ""},
+	} {
+		h, _, err := readHeader(test.in + "To: z\r\n\r\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := text(t, h)
+		err = h.Set(0, test.text)
+		switch got := text(t, h); {
+		case test.want == "" && (!errors.Is(err, ErrFieldValue) || got != before):
+			t.Errorf("%q to %.40q: %v, %q", test.in, test.text, err, got)
+		case test.want != "" && (err != nil || got != test.want+"To: z\r\n\r\n"):
+			t.Errorf("%q to %.40q: %v, %q", test.in, test.text, err, got)
+		case test.want != "" && h.Get("from") != strings.TrimSpace(strings.ReplaceAll(test.text, "\r\n", "")):
+			t.Errorf("%q to %.40q reads %q", test.in, test.text, h.Get("from"))
+		}
+	}
+}

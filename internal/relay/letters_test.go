@@ -90,7 +90,7 @@ func post(t *testing.T, a *txtar.Archive) *txtar.Archive {
 		return out
 	}
 	got := w.stored(answer)
-	variable := regexp.MustCompile(`id [0-9A-Z]{26}; .*|<[0-9A-Z]{26}@`)
+	variable := regexp.MustCompile(`id\s+[0-9A-Z]{26}; .*|<[0-9A-Z]{26}@`)
 	text := variable.ReplaceAllStringFunc(got.header+got.body, func(s string) string {
 		if strings.HasPrefix(s, "<") {
 			return "<ID@"

@@ -6,7 +6,7 @@ import (
 )
 
 // mailbox is one address in an address field: where its addr-spec stands in the
-// field's text, and what it says.
+// field's text, with its route if it has one, and what it says.
 type mailbox struct {
 	start, end int
 	address    string // without comments and white space
@@ -128,7 +128,7 @@ type span struct {
 }
 
 func (p *span) add(from, to int, s string) {
-	if len(p.text) == 0 {
+	if p.end == 0 {
 		p.start = from
 	}
 	p.end = to
@@ -169,7 +169,7 @@ func (sc *scanner) angle() (mailbox, error) {
 			return mailbox{p.start, p.end, string(p.text)}, nil
 		case ':':
 			sc.at++
-			p = span{} // what stood before was a route
+			p.text = p.text[:0] // what stood before was a route; it goes with the address
 			continue
 		case '<':
 			return mailbox{}, errMailbox

@@ -96,12 +96,16 @@ func (w *outWorld) snapshot() *tenants.Snapshot {
 // open starts a relay on a file system.
 func (w *outWorld) open(fs vfs.FS) {
 	w.t.Helper()
-	var err error
-	if w.queue, err = queue.Open(fs, "/queue", queue.Options{Ballast: -1, DiskSlow: -1}); err != nil {
+	if err := w.start(fs); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = w.queue.Close() })
+}
+
+func (w *outWorld) start(fs vfs.FS) (err error) {
+	w.queue, err = queue.Open(fs, "/queue", queue.Options{Ballast: -1, DiskSlow: -1})
 	w.r = New(Options{Queue: w.queue, Tenants: w.live, Hostname: func() string { return outHost }, Log: slog.New(slog.DiscardHandler)})
+	return err
 }
 
 func outCertificate(t testing.TB, name string) *x509.Certificate {
