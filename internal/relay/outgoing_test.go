@@ -66,8 +66,9 @@ func TestTraceOfWhatWasSent(t *testing.T) {
 	}
 	got := w.stored(answer)
 	e := got.envelope
+	sum := sha256.Sum256([]byte("x\r\n"))
 	if fmt.Sprint(e.Attributes) != fmt.Sprint(map[string]string{attrReturn: "Meier@gemeinde-a.example", attrOptions: "confirm-dispatch private", attrSources: "confirm-dispatch=default private=keyword",
-		attrRemoved: "x-de-mail-auth-level", attrSystem: "server a", attrMessageID: "<1@gemeinde-a.example>", attrPrivateID: "AZ 1/2"}) {
+		attrRemoved: "x-de-mail-auth-level", attrSystem: "server a", attrBody: base64.StdEncoding.EncodeToString(sum[:]), attrMessageID: "<1@gemeinde-a.example>", attrPrivateID: "AZ 1/2"}) {
 		t.Errorf("attributes %v", e.Attributes)
 	}
 	if e.From != outOffice || e.Class != queue.Urgent || e.ENVID != "q 1" || e.RET != "FULL" || e.Hop != hopProvider || e.Direction != queue.Out {
