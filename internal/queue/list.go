@@ -18,6 +18,7 @@ type Filter struct {
 	Hop       string
 	Direction Direction
 	Before    time.Time // received before
+	Made      time.Time // its ID was made before; what is behind that is not looked at
 	Sender    string    // reverse-path, whatever its case
 	Recipient string    // a forward-path, whatever its case
 	// Reason is part of the last reply to a recipient ("451 4.7.1 ..."), or of why
@@ -52,6 +53,9 @@ func (q *Queue) List(ctx context.Context, f Filter) (list []*Envelope, next ID, 
 		id, ok := keyID(key)
 		if !ok {
 			return true
+		}
+		if !f.Made.IsZero() && !idFrom(id).Time().Before(f.Made) {
+			return false // so are all behind it
 		}
 		examined++
 		if e, err := decodeEnvelope(keyMessage, idFrom(id), value); err == nil && f.takes(e) {
