@@ -1,4 +1,4 @@
-// Package dsn writes delivery status notifications: what became of a message, for
+// Package dsn writes and reads delivery status notifications: what became of a message, for
 // its sender, as a multipart/report (RFC 3462) with a message/delivery-status part
 // (RFC 3464).
 //
@@ -12,7 +12,9 @@
 //   - Values that came from outside (addresses, replies) cannot break out of
 //     their line.
 //   - Original-Recipient and Original-Envelope-Id appear as the sender gave them
-//     (RFC 3461 §6.3).
+//     (RFC 3461 §6.3), addresses beyond ASCII as RFC 6533 §3 writes them.
+//   - Parse reads a delivery status of anybody within bounds, and what Report
+//     writes as it was meant.
 //
 // What it does not do: decide who gets a report. Wanted answers what NOTIFY says
 // (RFC 3461 §4.1); the null reverse-path, RET and the envelope are the caller's.
@@ -34,7 +36,8 @@ const (
 	Failed    Action = "failed"
 	Delayed   Action = "delayed"
 	Delivered Action = "delivered"
-	Relayed   Action = "relayed" // on to a server that cannot report further (RFC 3461 §6.2.2)
+	Relayed   Action = "relayed"  // on to a server that cannot report further (RFC 3461 §6.2.2)
+	Expanded  Action = "expanded" // to a list; others report so, we never do
 )
 
 // Recipient is one recipient's part of a report.
@@ -182,9 +185,10 @@ func (r *Report) status(out *lines) {
 
 func (r *Recipient) status(out *lines) {
 	if r.Original != "" {
-		out.line("Original-Recipient: %s", clean(r.Original))
+		kind, address, _ := strings.Cut(r.Original, ";")
+		out.line("Original-Recipient: %s", typed(kind, address))
 	}
-	out.line("Final-Recipient: rfc822;%s", clean(r.Address))
+	out.line("Final-Recipient: %s", typed(mailType, r.Address))
 	out.line("Action: %s", r.Action)
 	out.line("Status: %s", clean(r.Status))
 	if r.RemoteMTA != "" {

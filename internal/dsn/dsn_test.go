@@ -86,12 +86,9 @@ func TestReport(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
-	text, err := io.ReadAll(quotedprintable.NewReader(bytes.NewReader(bodies[0])))
-	if err != nil {
-		t.Fatal(err)
-	}
-	de, en := strings.Index(string(text), "nicht als De-Mail"), strings.Index(string(text), "could not be delivered")
-	if de < 0 || en < de || !strings.Contains(string(text), "Prüfen Sie die De-Mail-Adresse") {
+	text := unquote(t, bodies[0])
+	de, en := strings.Index(text, "nicht als De-Mail"), strings.Index(text, "could not be delivered")
+	if de < 0 || en < de || !strings.Contains(text, "Prüfen Sie die De-Mail-Adresse") {
 		t.Errorf("text:\n%s", text)
 	}
 	if kind := heads[1].Header.Get("Content-Type"); kind != "message/delivery-status" {
@@ -118,6 +115,15 @@ func TestReport(t *testing.T) {
 	if got := string(bodies[2]); got != string(sample().Header) {
 		t.Errorf("returned header %q", got)
 	}
+}
+
+func unquote(t *testing.T, body []byte) string {
+	t.Helper()
+	text, err := io.ReadAll(quotedprintable.NewReader(bytes.NewReader(body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func TestFullReturnAndEnglish(t *testing.T) {

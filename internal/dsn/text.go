@@ -12,10 +12,13 @@ func german() language {
 	return language{
 		intro: map[Action]string{
 			Failed:    "Ihre Nachricht konnte an folgende Empfänger nicht als De-Mail zugestellt werden. Es wird nicht weiter versucht.",
-			Delayed:   "Ihre Nachricht konnte an folgende Empfänger noch nicht zugestellt werden. Es wird weiter versucht; Sie müssen nichts tun.",
+			Delayed:   "Ihre Nachricht konnte an folgende Empfänger noch nicht übergeben werden. Es wird weiter versucht; senden Sie sie nicht noch einmal.",
 			Delivered: "Ihre Nachricht wurde an folgende Empfänger übergeben.",
 			Relayed:   "Ihre Nachricht wurde für folgende Empfänger weitergegeben. Weitere Meldungen sind von dort nicht zu erwarten.",
 		},
+		hint: "De-Mail-Diensteanbieter müssen eine De-Mail untereinander binnen 4 Stunden weitergeben; diese ist noch nicht so weit. Ist sie eilig oder " +
+			"fristgebunden, wählen Sie einen anderen Weg. Ihre Administratoren können am Gateway nachsehen, welche Gegenstelle nicht antwortet " +
+			"(pforte queue show), und nach Behebung sofort einen neuen Versuch veranlassen (pforte queue retry).",
 		reason: "Grund", remedy: "Was Sie tun können", until: "Letzter Versuch spätestens",
 		queue:  "Kennzeichen der Nachricht am Gateway: %s, angenommen %s.",
 		format: "02.01.2006 15:04 MST",
@@ -26,10 +29,13 @@ func english() language {
 	return language{
 		intro: map[Action]string{
 			Failed:    "Your message could not be delivered as a De-Mail to the recipients below. No further attempt will be made.",
-			Delayed:   "Your message could not be delivered to the recipients below yet. Attempts go on; there is nothing you need to do.",
+			Delayed:   "Your message could not be handed over for the recipients below yet. Attempts go on; do not send it again.",
 			Delivered: "Your message was handed over for the recipients below.",
 			Relayed:   "Your message was relayed for the recipients below. No further reports are to be expected from there.",
 		},
+		hint: "De-Mail providers must pass a De-Mail on among themselves within 4 hours; this one has not got that far. If it is urgent or bound " +
+			"by a time limit, choose another way. Your administrators can see at the gateway which other side does not answer " +
+			"(pforte queue show) and have it tried at once when that is mended (pforte queue retry).",
 		reason: "Reason", remedy: "What you can do", until: "Last attempt no later than",
 		queue:  "The message's id at the gateway: %s, accepted %s.",
 		format: "2006-01-02 15:04 MST",
@@ -38,6 +44,7 @@ func english() language {
 
 type language struct {
 	intro          map[Action]string
+	hint           string // below the recipients whose mail is delayed
 	reason, remedy string
 	until          string
 	queue          string
@@ -82,6 +89,9 @@ func (r *Report) section(b *strings.Builder, l language, a Action, remedy func(s
 			fmt.Fprintf(b, "    %s: %s\r\n", l.remedy, text)
 		}
 		b.WriteString("\r\n")
+	}
+	if started && a == Delayed {
+		fmt.Fprintf(b, "%s\r\n\r\n", l.hint)
 	}
 }
 

@@ -3,12 +3,12 @@ package nexthop
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"time"
 
+	"gitlab.opencode.de/pforte/pforte/internal/dsn"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 )
 
@@ -217,7 +217,7 @@ func (c *Client) mail(b []byte, m *Message) []byte {
 			b = append(append(b, " RET="...), m.RET...)
 		}
 		if m.ENVID != "" {
-			b = append(append(b, " ENVID="...), xtext(m.ENVID)...)
+			b = append(append(b, " ENVID="...), dsn.Xtext(m.ENVID)...)
 		}
 	}
 	return b
@@ -231,8 +231,8 @@ func (c *Client) rcpt(b []byte, r Recipient) []byte {
 	if r.Notify != "" && notifyOnly(r.Notify) {
 		b = append(append(b, " NOTIFY="...), r.Notify...)
 	}
-	if kind, address, ok := strings.Cut(r.Original, ";"); ok && kind != "" && xtext(kind) == kind {
-		b = append(append(append(append(b, " ORCPT="...), kind...), ';'), xtext(address)...)
+	if original, ok := dsn.Original(r.Original); ok {
+		b = append(append(b, " ORCPT="...), original...)
 	}
 	return b
 }
@@ -246,19 +246,6 @@ func notifyOnly(s string) bool {
 		}
 	}
 	return true
-}
-
-// xtext encodes a parameter value (RFC 3461 §4).
-func xtext(s string) string {
-	var b strings.Builder
-	for i := range len(s) {
-		if ch := s[i]; ch < '!' || ch > '~' || ch == '+' || ch == '=' {
-			fmt.Fprintf(&b, "+%02X", ch)
-		} else {
-			b.WriteByte(ch)
-		}
-	}
-	return b.String()
 }
 
 func (c *Client) rset() error {

@@ -136,6 +136,7 @@ type verdict struct {
 	delivered []int
 	failed    []int // given up with this attempt
 	relayed   []int // delivered to a server that does not report, and asked for
+	delayed   []int // waiting for so long that the sender is told
 	next      string
 	attempts  int
 }
@@ -145,7 +146,7 @@ type verdict struct {
 // for the next start.
 func (r *Relay) judge(e *queue.Envelope, due []int, results []nexthop.Result, cut bool) verdict {
 	var v verdict
-	at := time.Now()
+	at, schedule := time.Now(), r.schedule()
 	for k, i := range due {
 		res, rc := results[k], &e.Recipients[i]
 		rc.Attempts++
@@ -162,7 +163,7 @@ func (r *Relay) judge(e *queue.Envelope, due []int, results []nexthop.Result, cu
 		case nexthop.Permanent:
 			out.State = queue.Failed
 		default:
-			next, ok := r.o.Schedule.Next(e.Received, at, rc.Attempts)
+			next, ok := schedule.Next(e.Received, at, rc.Attempts)
 			if out.NextTry = next; !ok {
 				out.State = queue.Failed
 				out.Reply.Enhanced = "4.4.7" // delivery time expired (RFC 3463 §3.5)
@@ -177,6 +178,7 @@ func (r *Relay) judge(e *queue.Envelope, due []int, results []nexthop.Result, cu
 		rc.State, rc.Last, rc.NextTry = out.State, out.Reply, out.NextTry
 		v.outcome.Results = append(v.outcome.Results, out)
 	}
+	v.outcome.DelaysTold, v.delayed = r.delays(e, at)
 	return v
 }
 
@@ -218,7 +220,7 @@ func (r *Relay) postpone(e *queue.Envelope, v verdict) verdict {
 			res.State, res.NextTry = queue.Waiting, time.Now().Add(postponed)
 		}
 	}
-	v.failed, v.relayed, v.outcome.Births, v.outcome.Dead = nil, nil, nil, ""
+	v.failed, v.relayed, v.delayed, v.outcome.Births, v.outcome.Dead, v.outcome.DelaysTold = nil, nil, nil, nil, "", nil
 	return v
 }
 

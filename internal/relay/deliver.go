@@ -44,8 +44,13 @@ func (r *Relay) Deliver(ctx context.Context) error {
 	defer cut()
 	d := r.dispatcher
 	d.ctx = work
+	var watch sync.WaitGroup
+	watching, unwatch := context.WithCancel(ctx)
+	watch.Go(func() { r.watch(watching) })
 	err := d.loop(ctx)
+	unwatch()
 	d.stop(cut)
+	watch.Wait()
 	r.routes.close()
 	return err
 }
@@ -92,7 +97,7 @@ const (
 )
 
 func newDispatcher(r *Relay) *dispatcher {
-	return &dispatcher{r: r, dests: map[string]*destination{}, events: make(chan event, 4*maxAttempts+maxHeld)}
+	return &dispatcher{r: r, ctx: context.Background(), dests: map[string]*destination{}, events: make(chan event, 4*maxAttempts+maxHeld)}
 }
 
 // loop runs rounds until ctx ends or the queue has been sick for too long.
@@ -145,18 +150,41 @@ func (d *dispatcher) fill() (int, error) {
 		return 0, nil
 	}
 	at := time.Now()
-	list, err := d.r.o.Queue.Due(at, room, d.skip)
+	list, err := d.r.o.Queue.Due(at, room, d.skips()...)
 	if err != nil {
 		return 0, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, e := range list {
+		if e.BounceReason != "" {
+			d.decide(e, at)
+			continue
+		}
 		dest := d.dest(destinationOf(e.Tenant, e.Hop))
 		dest.add(job{e, at, dest})
 		d.held++
 	}
 	return len(list), nil
+}
+
+// skips is what to give to queue.Due: nothing, if no lane is to be skipped; the
+// queue then knows when it has nothing left.
+func (d *dispatcher) skips() []queue.Skip {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := time.Now()
+	for _, dest := range d.dests {
+		if !dest.ready(at) {
+			return []queue.Skip{d.skip}
+		}
+		for _, l := range dest.lanes {
+			if l.full {
+				return []queue.Skip{d.skip}
+			}
+		}
+	}
+	return nil
 }
 
 // skip is for queue.Due: lanes that have enough here, or whose destination is
@@ -174,6 +202,25 @@ func (d *dispatcher) down(tenant, hop string) bool {
 	defer d.mu.Unlock()
 	dest := d.dests[destinationOf(tenant, hop)]
 	return dest != nil && dest.open
+}
+
+// reason says why a lane's destination cannot be reached.
+func (d *dispatcher) reason(tenant, hop string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dest := d.dests[destinationOf(tenant, hop)]; dest != nil && dest.reason != "" {
+		return dest.reason
+	}
+	return "next hop cannot be reached"
+}
+
+// decide lets a message go back that the operator does not want tried.
+func (d *dispatcher) decide(e *queue.Envelope, at time.Time) {
+	d.recording++
+	go func() {
+		defer func() { d.events <- event{kind: evRecorded} }()
+		d.r.decide(e, at)
+	}()
 }
 
 func (d *dispatcher) dest(name string) *destination {
@@ -288,7 +335,7 @@ func (d *dispatcher) wait(ctx context.Context, limit time.Duration, wake <-chan 
 // patience is how long nothing can become due, if no event comes.
 func (d *dispatcher) patience() time.Duration {
 	wait := pollInterval
-	if at, ok := d.r.o.Queue.NextDue(d.skip); ok && !d.laden() {
+	if at, ok := d.r.o.Queue.NextDue(d.skips()...); ok && !d.laden() {
 		wait = max(0, min(wait, time.Until(at)))
 	}
 	d.mu.Lock()

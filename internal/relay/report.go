@@ -36,12 +36,7 @@ func (r *Relay) consequences(e *queue.Envelope, v *verdict) error {
 	if t == nil || len(t.Inbound.Servers) == 0 || e.Recipients[0].Address == t.Postmaster && e.ReportOf != "" {
 		return nil
 	}
-	note := dsn.Note{
-		German: "Eine eingegangene De-Mail konnte nicht an Ihren Mailserver zugestellt werden. Sie liegt am Gateway; " +
-			"nach Behebung der Ursache kann der Betreiber sie erneut zustellen.",
-		English: "A De-Mail that came in could not be delivered to your mail server. It is kept at the gateway; " +
-			"once the cause is removed the operator can deliver it again.",
-	}
+	note := keptNote(e)
 	if e.ReportOf != "" {
 		// The report's own report replaces it: its content is in there.
 		v.outcome.Dead = ""
@@ -49,6 +44,16 @@ func (r *Relay) consequences(e *queue.Envelope, v *verdict) error {
 			English: "A report about a message could not be delivered. It is attached here."}
 	}
 	return r.birth(e, v, t, t.Postmaster, dsn.Failed, allFailed(e), note)
+}
+
+// keptNote says where a De-Mail is that could not be delivered, and how it gets on.
+func keptNote(e *queue.Envelope) dsn.Note {
+	return dsn.Note{
+		German: fmt.Sprintf("Eine eingegangene De-Mail konnte nicht an Ihren Mailserver zugestellt werden. Sie ist nicht verloren: Sie liegt am Gateway. "+
+			"Der Betreiber sieht sie mit \u201epforte queue show %s\u201c; ist die Ursache behoben, stellt er sie mit \u201epforte queue retry %s\u201c erneut zu.", e.ID, e.ID),
+		English: fmt.Sprintf("A De-Mail that came in could not be delivered to your mail server. It is not lost: it is kept at the gateway. "+
+			"The operator sees it with \"pforte queue show %s\"; once the cause is removed, \"pforte queue retry %s\" delivers it again.", e.ID, e.ID),
+	}
 }
 
 // reportToSender makes the reports of RFC 3461 about an outgoing message.
@@ -63,7 +68,7 @@ func (r *Relay) reportToSender(e *queue.Envelope, v *verdict) error {
 	for _, kind := range []struct {
 		action dsn.Action
 		list   []int
-	}{{dsn.Failed, v.failed}, {dsn.Relayed, v.relayed}} {
+	}{{dsn.Failed, v.failed}, {dsn.Relayed, v.relayed}, {dsn.Delayed, v.delayed}} {
 		list := slices.DeleteFunc(slices.Clone(kind.list), func(i int) bool { return !dsn.Wanted(e.Recipients[i].Notify, kind.action) })
 		if len(list) == 0 {
 			continue
@@ -79,8 +84,9 @@ func (r *Relay) reportToSender(e *queue.Envelope, v *verdict) error {
 	return nil
 }
 
-// birth composes a report and adds it to the verdict. The message's own return is
-// decided by RET; a report is returned whole.
+// birth composes a report and adds it to the verdict. How much of the message is
+// returned with a failure is decided by RET, with anything else it is the header
+// (RFC 3461 §4.3); a report is returned whole.
 func (r *Relay) birth(e *queue.Envelope, v *verdict, t *tenants.Tenant, to string, action dsn.Action, list []int, note dsn.Note) error {
 	body, err := r.o.Queue.NewBody(maxReport)
 	if err != nil {
@@ -89,7 +95,14 @@ func (r *Relay) birth(e *queue.Envelope, v *verdict, t *tenants.Tenant, to strin
 	report := &dsn.Report{ID: string(body.ID()), Hostname: r.o.Hostname(), From: t.Postmaster, To: to, Language: t.Language, Date: now(),
 		ENVID: e.ENVID, QueueID: string(e.ID), Arrival: e.Received, Note: note}
 	for _, i := range list {
-		report.Recipients = append(report.Recipients, reported(&e.Recipients[i], action))
+		one := reported(&e.Recipients[i], action)
+		if action == dsn.Delayed {
+			one.RetryUntil = e.Received.Add(r.giveUp())
+			if one.Diagnostic == "" { // not tried yet
+				one.Status, one.Diagnostic = "4.4.1", r.dispatcher.reason(e.Tenant, e.Hop)
+			}
+		}
+		report.Recipients = append(report.Recipients, one)
 	}
 	if err := r.compose(report, e, body); err != nil {
 		body.Abort()
@@ -104,7 +117,10 @@ func (r *Relay) birth(e *queue.Envelope, v *verdict, t *tenants.Tenant, to strin
 // reported is one recipient's part of a report.
 func reported(rc *queue.Recipient, action dsn.Action) dsn.Recipient {
 	out := dsn.Recipient{Address: rc.Address, Original: rc.Original, Action: action, Status: status(rc.Last.Enhanced, action),
-		Diagnostic: rc.Last.Text, Last: time.Now()}
+		Diagnostic: rc.Last.Text}
+	if rc.Attempts > 0 {
+		out.Last = time.Now()
+	}
 	if server, text, ok := strings.Cut(rc.Last.Text, ": "); ok && rc.Last.Code != 0 {
 		out.RemoteMTA, out.Remote = server, true
 		out.Diagnostic = strings.TrimSpace(fmt.Sprintf("%d %s %s", rc.Last.Code, rc.Last.Enhanced, text))
@@ -139,7 +155,7 @@ func (r *Relay) compose(report *dsn.Report, e *queue.Envelope, to io.Writer) err
 	if _, err := h.WriteTo(&head); err != nil {
 		return err
 	}
-	whole := (e.RET == "FULL" || e.ReportOf != "") && original.Size() <= maxReturnedWhole
+	whole := (e.RET == "FULL" && report.Recipients[0].Action == dsn.Failed || e.ReportOf != "") && original.Size() <= maxReturnedWhole
 	report.Header = head.Bytes()
 	report.EightBit = slices.ContainsFunc(report.Header, func(b byte) bool { return b >= 0x80 })
 	if whole {
