@@ -40,6 +40,7 @@ const (
 	MethodQueueRelease = "POST /v1/queue/release" // QueueAct → QueueActed: held messages go on, dead letters are tried again
 	MethodQueueRetry   = "POST /v1/queue/retry"   // QueueAct → QueueActed: now, not at the next try
 	MethodQueueBounce  = "POST /v1/queue/bounce"  // QueueAct → QueueActed: given up and reported
+	MethodMailTrace    = "POST /v1/mail/trace"    // MailTraceQuery → MailTraces: accepted, handed over, dispatched, received, retrieved
 	MethodMetrics      = "GET /metrics"           // → text in Prometheus' exposition format
 )
 

@@ -123,6 +123,20 @@ const attrBody = "body"
 // deMailIDKey is the lookup key of x-de-mail-message-id.
 func deMailIDKey(id string) string { return "de-mail-id:" + squeeze(id) }
 
+// TraceKeys are the lookup keys, for queue.Find, that somebody may mean who asks for
+// a message by an address, a Message-ID or the sender's own reference.
+func TraceKeys(query string) []string {
+	query = strings.TrimSpace(query)
+	if query == "" || len(query) > queue.MaxText {
+		return nil
+	}
+	keys := []string{addressKey(strings.Trim(query, "<>")), messageIDKey(query), deMailIDKey(query), privateIDKey(query)}
+	if !strings.HasPrefix(query, "<") {
+		keys = append(keys, messageIDKey("<"+query+">"))
+	}
+	return slices.DeleteFunc(keys, func(key string) bool { return len(key) > queue.MaxText })
+}
+
 // sent is a message with its trace.
 type sent struct {
 	e      *queue.Envelope
@@ -253,11 +267,12 @@ func hashKey(p demail.Proof) string {
 }
 
 // agrees reports whether nothing that c says of the original contradicts what was
-// sent. Only the same body excuses another Message-ID: the provider may have
-// replaced it. With exact, c must name one of the recipients, too.
+// sent. Another Message-ID is excused, for the provider may have replaced it, if
+// reference and body are the same: a body alone may be that of any form letter. With
+// exact, c must name one of the recipients, too.
 func agrees(e *queue.Envelope, c *confirmation.Confirmation, exact bool) bool {
 	id, reference, body := compare(e, attrMessageID, messageIDKey(c.OriginalMessageID)), compare(e, attrPrivateID, privateIDKey(c.PrivateID)), compare(e, attrBody, hashKey(c.Hash))
-	if reference < 0 || body < 0 || id < 0 && body == 0 {
+	if reference < 0 || body < 0 || id < 0 && reference+body < 2 {
 		return false
 	}
 	return !exact || slices.ContainsFunc(e.Recipients, func(rc queue.Recipient) bool {

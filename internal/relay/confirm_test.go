@@ -142,6 +142,7 @@ func TestMatching(t *testing.T) {
 		{"by reference, without a recipient", receipt(confirmation.Confirmation{PrivateID: "AZ 3"}), "accepted, accepted; accepted; accepted"},
 		{"by reference and body, with a new Message-ID", receipt(confirmation.Confirmation{OriginalMessageID: "<new@provider>", PrivateID: "AZ 1", Hash: bodyProof("two")}, erika), "accepted, accepted; received; accepted"},
 		{"by reference, with a strange Message-ID", receipt(confirmation.Confirmation{OriginalMessageID: "<new@provider>", PrivateID: "AZ 3"}, hans), "accepted, accepted; accepted; accepted"},
+		{"by body, with a strange Message-ID", receipt(confirmation.Confirmation{OriginalMessageID: "<new@provider>", Hash: bodyProof("two")}, hans), "accepted, accepted; accepted; accepted"},
 		{"by body, which two have", receipt(confirmation.Confirmation{Hash: bodyProof("two")}, erika), "accepted, accepted; received; accepted"},
 		{"forwarded, from the only recipient", receipt(confirmation.Confirmation{OriginalMessageID: "<2@amt>"}, "neu@buerger.de-mail.example"), "accepted, accepted; received; accepted"},
 		{"forwarded, from one of two", receipt(confirmation.Confirmation{OriginalMessageID: "<1@amt>"}, "neu@buerger.de-mail.example"), "accepted, accepted; accepted; accepted"},

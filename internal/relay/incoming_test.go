@@ -259,7 +259,9 @@ func TestRecipientsIn(t *testing.T) {
 		a.Domains = append(a.Domains, config.Domain{Name: "all.de-mail.example", CatchAll: "zentrale@amt-a.example"}, config.Domain{Name: "out.de-mail.example", Direction: config.DirectionSend})
 		a.Mappings = append(a.Mappings,
 			config.Mapping{Mail: "zweite@amt-a.example", DeMail: postA, Direction: config.DirectionReceive},
-			config.Mapping{Mail: "nur@amt-a.example", DeMail: "nur@amt-a.de-mail.example"})
+			config.Mapping{Mail: "nur@amt-a.example", DeMail: "nur@amt-a.de-mail.example"},
+			config.Mapping{Mail: "*@regel.amt-a.example", DeMail: "*@all.de-mail.example"},
+			config.Mapping{DeMail: "aus@all.de-mail.example", Direction: config.DirectionNone})
 	})
 	for _, test := range []struct {
 		to, want string
@@ -269,7 +271,8 @@ func TestRecipientsIn(t *testing.T) {
 		{"POST@amt-a.de-mail.example", "post@amt-a.example zweite@amt-a.example", 0},
 		{"nur@amt-a.de-mail.example", "nur@amt-a.example", 0},
 		{"wer@amt-a.de-mail.example", "550 5.1.1", 0},
-		{"wer@all.de-mail.example", "zentrale@amt-a.example", 0},
+		{"wer@all.de-mail.example", "wer@regel.amt-a.example", 0},
+		{"aus@all.de-mail.example", "zentrale@amt-a.example", 0},
 		{"wer@out.de-mail.example", "550 5.7.1", 0},
 		{"wer@fremd.de-mail.example", "550 5.1.2", 0},
 		{"wer", "553 5.1.3", 0},

@@ -25,6 +25,7 @@ const (
 	MethodRelease = manage.MethodQueueRelease
 	MethodRetry   = manage.MethodQueueRetry
 	MethodBounce  = manage.MethodQueueBounce
+	MethodTrace   = manage.MethodMailTrace
 )
 
 // queueTimeout bounds a list or an act, which may look at the whole queue.
@@ -78,6 +79,7 @@ func (d *Daemon) control(ctx context.Context) error {
 		{Name: MethodRelease, Allow: callers, Timeout: queueTimeout, Handler: localapi.Typed(d.release)},
 		{Name: MethodRetry, Allow: callers, Timeout: queueTimeout, Handler: localapi.Typed(d.retry)},
 		{Name: MethodBounce, Allow: callers, Timeout: queueTimeout, Handler: localapi.Typed(d.bounce)},
+		{Name: MethodTrace, Allow: callers, Timeout: queueTimeout, Handler: localapi.Typed(d.trace)},
 	}, localapi.Options{Codes: Codes(), Log: d.o.Log})
 	if err != nil {
 		return err

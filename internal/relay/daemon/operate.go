@@ -76,23 +76,37 @@ func (d *Daemon) show(_ context.Context, _ localapi.Peer, in manage.QueueID) (ma
 	if err != nil {
 		return manage.QueueDetail{}, err
 	}
-	events = events[max(0, len(events)-manage.MaxQueueEvents):]
-	out := manage.QueueDetail{Message: describe(e), Events: make([]manage.QueueEvent, len(events))}
+	out := manage.QueueDetail{Events: tell(e, events, manage.MaxQueueEvents)}
+	out.Message, err = d.standing(e)
+	return out, err
+}
+
+// standing describes a message as it is now; e is how it was accepted.
+func (d *Daemon) standing(e *queue.Envelope) (manage.QueueMessage, error) {
+	now, err := d.queue.Show(e.ID)
+	switch {
+	case errors.Is(err, queue.ErrUnknown):
+		return describe(e), nil
+	case err != nil:
+		return manage.QueueMessage{}, err
+	}
+	m := describe(now)
+	m.State = stateOf(now)
+	return m, nil
+}
+
+// tell gives the newest of the events, at most limit.
+func tell(e *queue.Envelope, events []queue.Event, limit int) []manage.QueueEvent {
+	events = events[max(0, len(events)-limit):]
+	out := make([]manage.QueueEvent, len(events))
 	for i, ev := range events {
-		out.Events[i] = manage.QueueEvent{Kind: string(ev.Kind), Time: ev.Time, Code: ev.Reply.Code, Enhanced: ev.Reply.Enhanced,
+		out[i] = manage.QueueEvent{Kind: string(ev.Kind), Time: ev.Time, Code: ev.Reply.Code, Enhanced: ev.Reply.Enhanced,
 			Text: ev.Reply.Text, Other: string(ev.Other), Data: ev.Data}
 		if ev.Recipient >= 0 && ev.Recipient < len(e.Recipients) {
-			out.Events[i].Recipient = e.Recipients[ev.Recipient].Address
+			out[i].Recipient = e.Recipients[ev.Recipient].Address
 		}
 	}
-	switch now, err := d.queue.Show(id); {
-	case err == nil:
-		out.Message = describe(now)
-		out.Message.State = stateOf(now)
-	case !errors.Is(err, queue.ErrUnknown):
-		return manage.QueueDetail{}, err
-	}
-	return out, nil
+	return out
 }
 
 func stateOf(e *queue.Envelope) string {

@@ -60,22 +60,22 @@ const (
 
 // Step is one state that was reached.
 type Step struct {
-	State State     `json:"state"`
-	Time  time.Time `json:"time"`           // when: by the proof, else when we noted it
-	Noted time.Time `json:"noted"`          // when we learned of it
-	Other queue.ID  `json:"other,omitzero"` // the message that proves it
-	Text  string    `json:"text,omitempty"` // the next hop's answer, or why it failed
+	State State
+	Time  time.Time // when: by the proof, else when we noted it
+	Noted time.Time // when we learned of it
+	Other queue.ID  // the message that proves it
+	Text  string    // the next hop's answer, or why it failed
 }
 
 // Recipient is how a message stands with one recipient.
 type Recipient struct {
-	Address  string    `json:"address"`
-	Original string    `json:"original,omitempty"`
-	State    State     `json:"state"`
-	Since    time.Time `json:"since"`
-	Steps    []Step    `json:"steps"` // each state once, in their order
+	Address  string
+	Original string
+	State    State
+	Since    time.Time
+	Steps    []Step // each state once, in their order
 	// Contradictions are what does not fit together, for people.
-	Contradictions []string `json:"contradictions,omitempty"`
+	Contradictions []string
 }
 
 // Of tells how a message stands. events are its trace; the envelope is as it was
