@@ -28,20 +28,23 @@ func TestExitCodes(t *testing.T) {
 		args []string
 		want int
 	}{
-		"help":             {[]string{"--help"}, exitDone},
-		"no such verb":     {[]string{"srve"}, exitUsage},
-		"no such flag":     {[]string{"serve", "--prot", "1"}, exitUsage},
-		"an argument":      {[]string{"serve", "now"}, exitUsage},
-		"no request":       {[]string{"issue"}, exitUsage},
-		"no gateway":       {[]string{"push", "--to", "a@b.example"}, exitUsage},
-		"no such request":  {[]string{"issue", "--csr", filepath.Join(dir, "none")}, exitFailed},
-		"bad account":      {[]string{"serve", "--account", "x"}, exitFailed},
-		"bad address":      {[]string{"serve", "--account", "x=X"}, exitFailed},
-		"bad token":        {[]string{"serve", "--token", "../x"}, exitFailed},
-		"bad listener":     {[]string{"serve", "--listen", "127.0.0.1:99999"}, exitFailed},
-		"nobody there":     {[]string{"push", "--gateway", "127.0.0.1:1", "--to", "a@b.example"}, exitFailed},
-		"no such body":     {[]string{"push", "--gateway", "127.0.0.1:1", "--to", "a@b.example", "--body", filepath.Join(dir, "none")}, exitFailed},
-		"authority is not": {[]string{"push", "--gateway", "127.0.0.1:1", "--to", "a@b.example", "--ca", "main.go"}, exitFailed},
+		"help":              {[]string{"--help"}, exitDone},
+		"no such verb":      {[]string{"srve"}, exitUsage},
+		"no such flag":      {[]string{"serve", "--prot", "1"}, exitUsage},
+		"an argument":       {[]string{"serve", "now"}, exitUsage},
+		"no request":        {[]string{"issue"}, exitUsage},
+		"no gateway":        {[]string{"push", "--to", "a@b.example"}, exitUsage},
+		"no such request":   {[]string{"issue", "--csr", filepath.Join(dir, "none")}, exitFailed},
+		"bad account":       {[]string{"serve", "--account", "x"}, exitFailed},
+		"bad address":       {[]string{"serve", "--account", "x=X"}, exitFailed},
+		"bad token":         {[]string{"serve", "--token", "../x"}, exitFailed},
+		"bad listener":      {[]string{"serve", "--listen", "127.0.0.1:99999"}, exitFailed},
+		"nobody there":      {[]string{"push", "--gateway", "127.0.0.1:1", "--to", "a@b.example"}, exitFailed},
+		"no such body":      {[]string{"push", "--gateway", "127.0.0.1:1", "--to", "a@b.example", "--body", filepath.Join(dir, "none")}, exitFailed},
+		"no such algorithm": {[]string{"push", "--gateway", "127.0.0.1:1", "--to", "a@b.example", "--algorithm", "md5"}, exitFailed},
+		"none to serve by":  {[]string{"serve", "--algorithm", "sha1/rsa"}, exitFailed},
+		"not the gateway's": {[]string{"serve", "--gateway", "127.0.0.1:1", "--ca", "main.go"}, exitFailed},
+		"authority is not":  {[]string{"push", "--gateway", "127.0.0.1:1", "--to", "a@b.example", "--ca", "main.go"}, exitFailed},
 	} {
 		code, err := run(t.Context(), append(c.args, "--dir="+filepath.Join(dir, "pki")), &bytes.Buffer{})
 		if code != c.want || (err == nil) != (c.want == exitDone) {
@@ -169,6 +172,57 @@ func certify(t *testing.T, dir, pkiDir string) tls.Certificate {
 		t.Fatal(err)
 	}
 	return cert
+}
+
+// TestAnswersArePushed plays two providers: the second stands for the gateway and
+// gets what the first one confirms.
+func TestAnswersArePushed(t *testing.T) {
+	dir := t.TempDir()
+	pkiDir := filepath.Join(dir, "pki")
+	ctx, cancel := context.WithCancel(t.Context())
+	serve := func(args ...string) (*story, string, chan int) {
+		s, served := &story{more: make(chan struct{}, 1)}, make(chan int, 1)
+		go func() {
+			code, _ := run(ctx, append([]string{"serve", "--dir", pkiDir, "--listen", "127.0.0.1:0"}, args...), s)
+			served <- code
+		}()
+		_, address, _ := strings.Cut(s.line(t, "provider "), " listens on ")
+		return s, address, served
+	}
+	// Its own client certificate names provider.de-mail.example, and its system
+	// address is an account of that token.
+	gate, gateway, gateServed := serve("--token", "provider.de-mail.example", "--account", "versandbestaetigung@provider.de-mail.example=System", "--mailbox", "*@gemeinde-a.de-mail.example")
+	s, address, served := serve("--gateway", gateway, "--algorithm", "sha384/ec-dsa")
+	pki, err := dmdatest.LoadPKI(pkiDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := tlsprofile.Client()
+	config.ServerName, config.RootCAs, config.Certificates = "localhost", pki.Pool(), []tls.Certificate{certify(t, dir, pkiDir)}
+	conn, err := tls.Dial("tcp", address, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const from = "poststelle@gemeinde-a.de-mail.example"
+	message := "From: " + from + "\r\nSubject: geheim\r\nx-de-mail-confirmation-of-dispatch: yes\r\n\r\nx\r\n"
+	if err := smtp.NewClient(conn).SendMail(from, []string{"max.mustermann@de-mail.example"}, strings.NewReader(message)); err != nil {
+		t.Fatal(err)
+	}
+	line := s.line(t, "answered ")
+	if !strings.HasSuffix(line, "to "+from+" about [max.mustermann@de-mail.example]: confirmation of dispatch, pushed") {
+		t.Errorf("told: %s", line)
+	}
+	if line := gate.line(t, "taken "); !strings.Contains(line, "from versandbestaetigung@provider.de-mail.example to "+from) {
+		t.Errorf("the gateway: %s", line)
+	}
+	if strings.Contains(s.text.String(), "geheim") {
+		t.Error("the subject is told")
+	}
+	cancel()
+	if a, b := <-served, <-gateServed; a != exitDone || b != exitDone {
+		t.Errorf("exit codes %d, %d", a, b)
+	}
 }
 
 // TestPushRefused pushes to another provider, which knows no such sender.

@@ -1,7 +1,8 @@
 // Command dmdasim is a simulated De-Mail provider for a developer's desk: the
 // provider of internal/dmda/dmdatest on a port of this machine.
 //
-//	dmdasim serve                     takes mail on 127.0.0.1:1465 and tells what arrives
+//	dmdasim serve                     takes mail on 127.0.0.1:1465, tells what arrives, and with
+//	                                  --gateway sends confirmations and notifications back
 //	dmdasim issue --csr FILE          answers a gateway's certificate request
 //	dmdasim push --gateway HOST:PORT  sends a De-Mail to a gateway
 //

@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,8 @@ type serveOptions struct {
 	domains   []string
 	accounts  []string
 	mailboxes []string
+	gateway   gatewayOptions
+	algorithm string
 }
 
 func (w *world) serveCommand() *cobra.Command {
@@ -31,8 +34,11 @@ func (w *world) serveCommand() *cobra.Command {
 		Short: "Take mail over TLS and tell what arrives",
 		Long: `Take De-Mails from a gateway over SMTP with TLS and a client certificate, as a
 De-Mail provider does, and tell what arrives. Recipients like temperror@ or
-drop-after-data@ any De-Mail domain ask for a fault.`,
+drop-after-data@ any De-Mail domain ask for a fault, recipients like
+closed-account@, malware@ or retrieve@ for an answer. Confirmations and
+notifications are pushed to --gateway; without it they are made and told only.`,
 		Example: `  dmdasim serve
+  dmdasim serve --gateway 127.0.0.1:11465 --name gate.example --ca gate-ca.pem
   dmdasim serve --account 'poststelle@amt.de-mail.example=Amt' --mailbox '*@firma.de-mail.example'`,
 		Args: cobra.NoArgs,
 		RunE: w.work(func(ctx context.Context, out io.Writer) error { return w.serve(ctx, o, out) }),
@@ -44,6 +50,8 @@ drop-after-data@ any De-Mail domain ask for a fault.`,
 		"poststelle@gemeinde-a.de-mail.example=Gemeinde A", "poststelle@gemeinde-b.de-mail.example=Gemeinde B",
 	}, "account on the gateway's token: ADDRESS=HOLDER; its whole domain may send")
 	f.StringSliceVar(&o.mailboxes, "mailbox", []string{"*@de-mail.example"}, "known recipient, *@DOMAIN for all of a domain")
+	o.gateway.flags(f, "where confirmations go: ")
+	f.StringVar(&o.algorithm, "algorithm", "", algorithmHelp)
 	return c
 }
 
@@ -55,6 +63,12 @@ func (w *world) serve(ctx context.Context, o serveOptions, out io.Writer) error 
 	cfg := dmdatest.Config{
 		Domain: w.domain, Domains: o.domains, Mailboxes: o.mailboxes, PKI: pki,
 		Tokens: []dmdatest.Token{{Name: w.token}},
+	}
+	if err := o.gateway.apply(&cfg); err != nil {
+		return err
+	}
+	if cfg.Algorithm, err = parseAlgorithm(o.algorithm); err != nil {
+		return err
 	}
 	for _, a := range o.accounts {
 		acc, err := parseAccount(a)
@@ -79,10 +93,12 @@ func (w *world) serve(ctx context.Context, o serveOptions, out io.Writer) error 
 	}
 	fmt.Fprintf(out, "provider %s listens on %s\n", w.domain, l.Addr())
 	w.printSwaks(out, l.Addr().String(), cfg.Tokens[0].Accounts[0].Address, o)
-	told := make(chan struct{})
-	go func() { defer close(told); tell(ctx, p, out) }()
+	var told sync.WaitGroup
+	story := &lines{to: out}
+	told.Go(func() { tell(ctx, p, story) })
+	told.Go(func() { tellAnswers(ctx, p, story) })
 	err = p.Serve(ctx, l)
-	<-told
+	told.Wait()
 	return err
 }
 
@@ -133,6 +149,36 @@ func tell(ctx context.Context, p *dmdatest.Provider, out io.Writer) {
 			d.ID, d.From, d.Recipient, len(d.Body), d.BodySHA256, kind, optionsText(d.Header))
 		return false
 	})
+}
+
+// tellAnswers prints a line for each confirmation or notification.
+func tellAnswers(ctx context.Context, p *dmdatest.Provider, out io.Writer) {
+	_, _ = p.AwaitAnswer(ctx, func(a dmdatest.Answer) bool {
+		kind, end := string(a.Type), "kept"
+		if a.Notify != "" {
+			kind += " " + string(a.Notify)
+		}
+		switch {
+		case a.Pushed:
+			end = "pushed"
+		case a.Err != nil:
+			end = "not pushed: " + a.Err.Error()
+		}
+		fmt.Fprintf(out, "answered %s to %s about %s: %s, %s\n", a.Original, a.To, a.About, kind, end)
+		return false
+	})
+}
+
+// lines lets several goroutines write whole lines.
+type lines struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.to.Write(p)
 }
 
 // optionsText names the dispatch options that are set.

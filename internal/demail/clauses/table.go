@@ -154,6 +154,18 @@ func confirmations() []Clause {
 	return []Clause{
 		{"TR-01201-3.4 §3.5.1", "the subject of a confirmation begins with its kind",
 			[]string{"internal/demail.MessageType.SubjectPrefix"}, []string{"internal/demail.TestClasses"}},
+		{"TR-01201-3.4 §3.4.1", "XML and PDF in a multipart/mixed; the XML is found and read",
+			[]string{"internal/demail/confirmation.Parse"}, []string{"internal/demail/confirmation.TestBodies", "internal/dmda/dmdatest.TestPDF"}},
+		{"TR-01201-3.4 §3.5.1 (signature)", "a confirmation counts only with an enveloped XML signature that chains to a trusted authority",
+			[]string{"internal/demail/confirmation.Parse", "internal/relay/daemon.connection.revoked"},
+			[]string{"internal/demail/confirmation.TestForgeries", "internal/demail/confirmation.TestTrust", "internal/demail/confirmation.TestKeys",
+				"internal/demail/confirmation.TestSignedElsewhere", "internal/relay/daemon.TestSignatureAuthorityRevokes"}},
+		{"TR-01201-3.4 §3.5.1 (original)", "a confirmation tells the original's header and its integrity field, and comes back to its trace",
+			[]string{"internal/demail/confirmation.Parse", "internal/demail.ParseProof"},
+			[]string{"internal/demail/confirmation.TestRetrieve", "internal/demail/confirmation.TestContent", "internal/relay/daemon.TestProofsComeBack"}},
+		{"TR-01201-3.4 §3.5.2", "a notification is read, and delivered even with syntax errors in what need not be right",
+			[]string{"internal/demail/confirmation.Parse", "internal/demail.Validate"},
+			[]string{"internal/demail/confirmation.TestNotification", "internal/relay/daemon.TestProofsComeBack/ faulty notification"}},
 	}
 }
 

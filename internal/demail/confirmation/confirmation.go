@@ -1,18 +1,60 @@
-// Package confirmation reads what a De-Mail provider sends back: confirmations,
-// notifications and ident confirmations (TR-01201-3.4 §3.5, §3.4.1).
+// Package confirmation reads what a De-Mail provider sends back: confirmations of
+// dispatch, receipt and retrieve, malware-acknowledge, notifications and ident
+// confirmations (TR-01201-3.4 §3.1.12, §3.4.1, §3.5).
+//
+// Their body is a multipart of XML and a PDF that says the same. The XML is an
+// Acknowledge-Message or a Notification-Message in the namespace urn:de-mail
+// (§3.5.3). The first carries an enveloped XML signature (XMLDSig) and quotes the
+// original's header; the second has neither, and tells the original only by the
+// header's private-id, by In-Reply-To, and by the addresses in its text. The PDF is
+// not read. The XML of ident confirmations, which another part of the guideline
+// describes, must carry a right signature (§3.4.1) and is not read either.
 //
 // # What it promises
 //
-//   - Only Parse's own bounds limit memory, whatever the sender wrote.
-//   - What a Confirmation says of the original message comes from signed XML
-//     alone, if Signed is set.
-//   - Neither a Confirmation nor an error holds content: no subject, no text.
+//   - What a Confirmation says of the original comes from signed XML alone, if Signed
+//     is set; but PrivateID may be the header's, if the XML does not quote it.
+//   - XML and header must agree on kind, sender and private-id: nobody makes a
+//     confirmation of receipt from the XML of a confirmation of dispatch.
+//   - Every size and count is bounded by a constant of this package.
+//   - Neither a Confirmation nor an error holds content: no subject, no text, nothing
+//     of an error of the libraries below.
+//   - Faults of a notification's body are tolerated, if its header is in order
+//     (TR-01201 part 3); a bad signature never is.
+//
+// # The signature
+//
+// github.com/russellhaering/goxmldsig verifies it. That library takes more than is
+// good here, so its freedom is cut off before it is asked:
+//
+//   - It takes the first signature that it finds anywhere. Here there must be exactly
+//     one, right below the root (signature wrapping).
+//   - It takes the first reference that fits, and never looks at the others. Here
+//     there must be exactly one, to the whole document or to the root's own
+//     identifier, which nothing else may bear. A signature by XAdES, which signs its
+//     own properties by a second reference, is therefore refused.
+//   - It takes any order and number of transforms, and forms that keep comments.
+//     Here it is the enveloped signature and then at most one canonicalisation
+//     without comments. Comments are dropped from the tree before anything is read,
+//     so that none can cut a text in two.
+//   - It takes SHA-1. Here it is SHA-256, SHA-384 or SHA-512 with RSA from 2048 bits
+//     or ECDSA from 256 bits; it does not know RSASSA-PSS, so that is refused too.
+//   - For ECDSA it takes the ASN.1 sequence of CMS and not the two numbers of XMLDSig
+//     1.1 §6.4.3. Here they are turned into one, and a sequence is refused.
+//   - It trusts a list of signers' certificates. Here the certificate of KeyInfo must
+//     chain to the caller's roots, be for signatures, valid at that time and not
+//     revoked, by the same rules as for x-de-mail-integrity.
+//   - It reads what encoding/xml reads. Here document types (so entities),
+//     processing instructions, other encodings than UTF-8 and doubled attributes are
+//     refused first.
+//
+// From then on only the tree counts that was read anew from the verified bytes.
 //
 // # Whom it trusts
 //
 // Nobody. The caller gives the roots, the time and the revocation check, the same
 // as for demail.VerifyIntegrity, and calls that too: this package does not check
-// the message's own x-de-mail-integrity.
+// the message's own x-de-mail-integrity, which covers the header's fields.
 package confirmation
 
 import (

@@ -46,16 +46,15 @@ func (p *Provider) Answers() []Answer {
 // AwaitAnswer waits for the first answer that has found its end (pushed, given up,
 // or not for a gateway) and that match wants.
 func (p *Provider) AwaitAnswer(ctx context.Context, match func(Answer) bool) (Answer, error) {
-	for {
+	for next := 0; ; {
 		p.mu.Lock()
-		changed := p.changed
-		for _, a := range p.answers[:p.ended] {
-			if match(*a) {
-				p.mu.Unlock()
-				return *a, nil
+		ended, changed := p.answers[:p.ended], p.changed
+		p.mu.Unlock()
+		for ; next < len(ended); next++ { // nothing changes any more in these
+			if match(*ended[next]) {
+				return *ended[next], nil
 			}
 		}
-		p.mu.Unlock()
 		select {
 		case <-changed:
 		case <-ctx.Done():
