@@ -180,7 +180,18 @@ func TestBrokenDocuments(t *testing.T) {
 		"bad mapping":                 {func(d *config.Document) { d.Tenants[0].Mappings[0].DeMail = "nobody" }, "line 1: \"nobody\" is no De-Mail address"},
 		"bad authority":               {func(d *config.Document) { d.Tenants[0].Clients[0].CA = "x" }, "client mail"},
 		"bad provider":                {func(d *config.Document) { d.Provider.CA = "x" }, "provider"},
-		"bad fingerprint":             {func(d *config.Document) { d.Tenants[0].Clients[0].Fingerprint = "12" }, "fingerprint"},
+		"bad table":                   {func(d *config.Document) { d.Tenants[0].MappingTable = "mail;deMail\nx;y\n" }, "line 2"},
+		"bad direction of a mapping":  {func(d *config.Document) { d.Tenants[0].Mappings[0].Direction = "up" }, "mapping 1: there is no direction"},
+		"bad policy":                  {func(d *config.Document) { d.Tenants[0].Integrity = "hope" }, "integrity"},
+		"bad option": {func(d *config.Document) {
+			d.Tenants[0].Options = []config.DispatchDefault{{Sender: "*", Ask: []string{"x"}}}
+		}, "options of *"},
+		"bad keyword":             {func(d *config.Document) { d.Tenants[0].Keywords = []config.Keyword{{Text: "k", Ask: []string{"x"}}} }, "keyword k"},
+		"bad servers":             {func(d *config.Document) { d.Tenants[0].Inbound.Servers = []config.Server{{Host: "a"}} }, "inbound"},
+		"bad secret":              {func(d *config.Document) { d.Tenants[0].Clients[0].User = "x" }, "argon2id"},
+		"application for all":     {func(d *config.Document) { d.Tenants[0].Clients[0].Application = true }, "must name its senders"},
+		"bad signature authority": {func(d *config.Document) { d.Provider.SignatureAuthorities = []config.SignatureAuthority{{Name: "o"}} }, "signature authority o"},
+		"bad fingerprint":         {func(d *config.Document) { d.Tenants[0].Clients[0].Fingerprint = "12" }, "fingerprint"},
 	} {
 		doc := document(ca, ca, ca)
 		test.change(doc)
