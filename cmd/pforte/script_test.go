@@ -63,14 +63,19 @@ type stage struct {
 }
 
 // setup writes NAME.pem and NAME.key for owner, hosting, monitor and stranger,
-// box-ca.pem, and names the box in the environment.
+// box-ca.pem, the example of a whole configuration as config.yaml, and names the
+// box in the environment.
 func (s *stage) setup(env *testscript.Env) error {
+	example, err := os.ReadFile("../../internal/config/testdata/complete.yaml")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(env.WorkDir, "config.yaml"), example, 0o644)
+	}
 	s.ca = hsmtest.NewCA(s.t, "box CA")
 	certs := map[string]tls.Certificate{"stranger": apidtest.Client(s.t, s.box.Stranger, "stranger")}
 	for _, role := range []apid.Role{apid.Owner, apid.Hosting, apid.Monitor} {
 		certs[string(role)] = s.box.Certificate(role)
 	}
-	errs := []error{os.WriteFile(filepath.Join(env.WorkDir, "box-ca.pem"), hsmtest.PEM(s.ca.Certificate), 0o644)}
+	errs := []error{err, os.WriteFile(filepath.Join(env.WorkDir, "box-ca.pem"), hsmtest.PEM(s.ca.Certificate), 0o644)}
 	for name, c := range certs {
 		der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 		key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})

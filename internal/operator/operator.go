@@ -4,7 +4,8 @@
 //
 // Nouns that ask a box (status, health, key, config put, update, power, queue,
 // audit) speak its management API (package manage) through package box. Nouns
-// that work on a laptop (config check and sign, release, rollout) need no box.
+// that work on a laptop (config check and sign, mapping, tenant, release, rollout)
+// need no box.
 //
 // # Output
 //
@@ -114,6 +115,7 @@ answer (after 4 it is unknown whether an act was carried out).`,
 	root.AddCommand(
 		o.statusCommand(), o.healthCommand(), o.keyCommand(), o.configCommand(), o.updateCommand(),
 		o.powerCommand(), o.queueCommand(), o.auditCommand(), releaseCommand(), rolloutCommand(),
+		o.mappingCommand(), o.tenantCommand(),
 	)
 	return root
 }

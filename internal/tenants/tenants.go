@@ -259,7 +259,7 @@ func (s *Snapshot) add(doc *config.Tenant) error {
 	if t.Integrity, err = integrity(doc.Integrity); err != nil {
 		return err
 	}
-	if t.Table, err = table(doc); err != nil {
+	if t.Table, err = doc.Table(); err != nil {
 		return err
 	}
 	if t.Inbound, err = inbound(&doc.Inbound); err != nil {
@@ -306,27 +306,6 @@ func inbound(doc *config.Inbound) (Inbound, error) {
 		}
 	}
 	return in, nil // every server's certificate is pinned
-}
-
-// table joins a tenant's mappings and its mapping table; config.Parse has judged
-// their domains.
-func table(doc *config.Tenant) (*mapping.Table, error) {
-	var b mapping.Builder
-	for i, m := range doc.Mappings {
-		e, err := m.Entry()
-		if err != nil {
-			return nil, fmt.Errorf("mapping %d: %w", i+1, err)
-		}
-		b.Add(e, i+1)
-	}
-	if doc.MappingTable != "" {
-		b.CSV(doc.MappingTable, 1)
-	}
-	t, err := b.Table()
-	if err != nil {
-		return nil, fmt.Errorf("mappings: %w", err)
-	}
-	return t, nil
 }
 
 func (s *Snapshot) addDomain(t *Tenant, doc config.Domain) error {
