@@ -91,6 +91,16 @@ func TestFormulas(t *testing.T) {
 // written is read back to the same one.
 func FuzzCSV(f *testing.F) {
 	f.Add("mail;deMail;direction\n*@neu.example;*@neu.de-mail.example;both\na@amt.example;a@amt.de-mail.example;both\n")
+	for _, seed := range []string{
+		"\ufeffRichtung;E-Mail;De-Mail;\r\n;\"a@amt.example\";a@amt.de-mail.example;\r\nkeine;x@amt.example\r\n",
+		"mail,deMail\n\"'=1+1@a.example\",'+a@b.example\n''x@a.example,'x@b.example\n",
+		"mail;deMail;direction\n*@a.example;*@b.example;send\n*@c.example;*@b.example;receive\nx@a.example;x@b.example;both\ny@a.example;x@b.example;receive\n;z@b.example;none\n",
+		"mail;deMail\na@b.example;c@d.example\na@b.example;c@d.example\n\"\"\"\n",
+		"mail;deMail\nm\xfcller@b.example;x@d.example\n",
+		"\xff\xfem\x00",
+	} {
+		f.Add(seed)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		table, err := read(text)
 		if (table == nil) == (err == nil) {

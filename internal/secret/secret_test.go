@@ -88,3 +88,20 @@ func TestParseIsStrict(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParse: what is taken is in its one spelling, within the bounds.
+func FuzzParse(f *testing.F) {
+	f.Add(old)
+	f.Add("$argon2id$v=19$m=19456,t=2,p=4$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+	f.Add("$argon2id$v=19$m=1,t=1,p=1$$")
+	f.Fuzz(func(t *testing.T, text string) {
+		h, err := Parse(text)
+		if err != nil {
+			return
+		}
+		p := h.Params()
+		if h.String() != text || p.Memory < MinMemory || p.Memory > MaxMemory || p.Passes < MinPasses || p.Passes > MaxPasses || p.Lanes < 1 || p.Lanes > MaxLanes {
+			t.Fatalf("%q gives %s", text, h)
+		}
+	})
+}
