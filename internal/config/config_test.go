@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -38,6 +40,32 @@ func TestDocuments(t *testing.T) {
 	}
 	for _, name := range append(older, "example.yaml", "complete.yaml") {
 		t.Run(name, func(t *testing.T) { readTwice(t, testdata(t, name)) })
+	}
+}
+
+// TestEveryFieldIsShown: whoever configures a box finds each key in complete.yaml.
+func TestEveryFieldIsShown(t *testing.T) {
+	text := string(testdata(t, "complete.yaml"))
+	seen := map[reflect.Type]bool{}
+	var look func(reflect.Type)
+	look = func(typ reflect.Type) {
+		if typ.Kind() == reflect.Slice {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct || seen[typ] || typ.PkgPath() != reflect.TypeFor[Document]().PkgPath() {
+			return
+		}
+		seen[typ] = true
+		for key, i := range fieldsOf(typ) {
+			if !regexp.MustCompile(`(?m)^[ #-]*` + key + `:`).MatchString(text) {
+				t.Errorf("complete.yaml does not show %s of %s", key, typ)
+			}
+			look(typ.Field(i).Type)
+		}
+	}
+	look(reflect.TypeFor[Document]())
+	if len(seen) < 20 {
+		t.Errorf("only %d types were looked at", len(seen))
 	}
 }
 

@@ -57,7 +57,7 @@ func ReplaceMappingTable(document []byte, tenant, table string) (out []byte, lin
 	key, value := child(t, "mappingTable")
 	from, to := 0, 0 // lines that go, counted from 0
 	if key == nil {
-		if key, value = child(t, "account"); key == nil || t.Style&yaml.FlowStyle != 0 {
+		if key, _ = child(t, "account"); key == nil || t.Style&yaml.FlowStyle != 0 {
 			return nil, 0, fmt.Errorf("%w: write the keys of tenant %s one below the other, account among them", ErrLayout, quote(tenant))
 		}
 		from, to = key.Line, key.Line
