@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/mail"
 	"slices"
-	"strings"
 	"unicode/utf8"
 )
 
@@ -124,12 +123,10 @@ func StripProviderFields(h *Header) []string {
 	keep, seen := senderFields(), map[string]bool{}
 	var gone []string
 	h.fields = slices.DeleteFunc(h.fields, func(f Field) bool {
-		name := lowerASCII(f.Name())
-		ours := strings.HasPrefix(name, fieldPrefix) || name == FieldEnvelopeTo
-		if !ours || slices.Contains(keep, name) {
+		if !f.HasPrefix(fieldPrefix) && !f.Is(FieldEnvelopeTo) || slices.ContainsFunc(keep, f.Is) {
 			return false
 		}
-		if !seen[name] {
+		if name := lowerASCII(f.Name()); !seen[name] {
 			seen[name] = true
 			gone = append(gone, name)
 		}

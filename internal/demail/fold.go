@@ -23,6 +23,11 @@ func newField(name, value string) (Field, error) {
 	if err := checkValue(value); err != nil {
 		return Field{}, fmt.Errorf("%w %s: %w", ErrFieldValue, name, err)
 	}
+	f := Field{name: len(name), value: len(name) + 1}
+	if whole := len(name) + len(": ") + len(value); whole <= foldAt && !strings.Contains(value, "\r\n") {
+		f.raw = append(append(append(append(make([]byte, 0, whole+len(crlf)), name...), ": "...), value...), crlf...)
+		return f, nil
+	}
 	line := name + ": " + value
 	if !strings.Contains(value, "\r\n") {
 		line = fold(line, len(name)+2)
@@ -32,7 +37,8 @@ func newField(name, value string) (Field, error) {
 			return Field{}, fmt.Errorf("%w %s: line over %d characters cannot be folded", ErrFieldValue, name, maxLine)
 		}
 	}
-	return Field{raw: []byte(line + "\r\n"), name: len(name), value: len(name) + 1}, nil
+	f.raw = append(append(make([]byte, 0, len(line)+len(crlf)), line...), crlf...)
+	return f, nil
 }
 
 // checkValue refuses control characters; CRLF is allowed where white space and

@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"slices"
-	"strings"
 )
 
 // Header is the header block of a message: its fields in order, each with its
@@ -30,13 +29,38 @@ func (f Field) Name() string { return string(f.raw[:f.name]) }
 // Is reports whether the field has this name; letter case does not count
 // (TR-01201-3.4 §3.1).
 func (f Field) Is(name string) bool {
-	return len(name) == f.name && strings.EqualFold(name, string(f.raw[:f.name]))
+	return len(name) == f.name && sameName(f.raw[:f.name], name)
+}
+
+// HasPrefix reports whether its name begins with prefix, as Is compares.
+func (f Field) HasPrefix(prefix string) bool {
+	return len(prefix) <= f.name && sameName(f.raw[:len(prefix)], prefix)
+}
+
+// sameName compares two names of one length; they are ASCII.
+func sameName(a []byte, b string) bool {
+	for i, c := range a {
+		if lower(c) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
 }
 
 // Value is the unfolded value without white space around it.
 func (f Field) Value() string {
 	v := bytes.TrimSuffix(f.raw[f.value:], crlf)
-	return strings.Trim(string(bytes.ReplaceAll(v, crlf, nil)), " \t")
+	if bytes.Contains(v, crlf) {
+		v = bytes.ReplaceAll(v, crlf, nil)
+	}
+	return string(bytes.Trim(v, " \t"))
 }
 
 // Text is the value as written, folds included, without white space around it.

@@ -40,13 +40,11 @@ func ReadHeader(r *bufio.Reader, limit int) (*Header, error) {
 	if limit <= 0 {
 		limit = MaxHeader
 	}
-	h := &Header{}
-	for n, used := 1, 0; ; n++ {
-		line, err := readLine(r, limit-used)
-		used += len(line)
+	h := &reading{text: make([]byte, 0, usualHeader)}
+	for n := 1; ; n++ {
+		line, err := h.readLine(r, limit)
 		if err == io.EOF && len(line) == 0 {
-			h.noEnd = true
-			return h.settle(), nil
+			return h.settle(true), nil
 		}
 		if err == io.EOF {
 			err = fmt.Errorf("%w: last line does not end in CRLF", ErrHeaderMalformed)
@@ -55,7 +53,8 @@ func ReadHeader(r *bufio.Reader, limit int) (*Header, error) {
 			err = checkLine(line)
 		}
 		if err == nil && len(line) == len(crlf) {
-			return h.settle(), nil
+			h.text = h.text[:len(h.text)-len(crlf)]
+			return h.settle(false), nil
 		}
 		if err == nil {
 			err = h.addLine(line)
@@ -66,18 +65,31 @@ func ReadHeader(r *bufio.Reader, limit int) (*Header, error) {
 	}
 }
 
-// readLine reads up to and with the next LF into memory of its own, at most
-// limit bytes. io.EOF comes with what was read before it.
-func readLine(r *bufio.Reader, limit int) ([]byte, error) {
-	var line []byte
+// usualHeader is room for what most messages have.
+const usualHeader = 2 << 10
+
+// reading is a header on its way in: one text for all fields, so that a field costs
+// no memory of its own.
+type reading struct {
+	text   []byte
+	fields []place
+}
+
+// place is where a field is in the text.
+type place struct{ start, name, value int }
+
+// readLine reads up to and with the next LF to the end of the text, which may grow
+// to limit bytes. io.EOF comes with what was read before it.
+func (h *reading) readLine(r *bufio.Reader, limit int) ([]byte, error) {
+	start := len(h.text)
 	for {
 		part, err := r.ReadSlice('\n')
-		if len(line)+len(part) > limit {
+		if len(h.text)+len(part) > limit {
 			return nil, ErrHeaderTooLarge
 		}
-		line = append(line, part...)
+		h.text = append(h.text, part...)
 		if err != bufio.ErrBufferFull {
-			return line, err
+			return h.text[start:], err
 		}
 	}
 }
@@ -96,14 +108,12 @@ func checkLine(line []byte) error {
 	return nil
 }
 
-// addLine starts a new field or continues the last one.
-func (h *Header) addLine(line []byte) error {
+// addLine starts a new field or continues the last one; line is the text's end.
+func (h *reading) addLine(line []byte) error {
 	if line[0] == ' ' || line[0] == '\t' {
 		if len(h.fields) == 0 {
 			return fmt.Errorf("%w: continuation without a field", ErrHeaderMalformed)
 		}
-		last := &h.fields[len(h.fields)-1]
-		last.raw = append(last.raw, line...)
 		return nil
 	}
 	if len(h.fields) >= MaxFields {
@@ -117,17 +127,27 @@ func (h *Header) addLine(line []byte) error {
 	if !validName(line[:name]) {
 		return fmt.Errorf("%w: no field name", ErrHeaderMalformed)
 	}
-	h.fields = append(h.fields, Field{raw: line, name: name, value: colon + 1})
+	h.fields = append(h.fields, place{start: len(h.text) - len(line), name: name, value: colon + 1})
 	return nil
 }
 
-// settle drops the spare capacity that appending lines left behind.
-func (h *Header) settle() *Header {
-	for i := range h.fields {
-		h.fields[i].raw = slices.Clip(h.fields[i].raw)
+// settle divides the text among the fields. None can grow into the next one.
+func (h *reading) settle(noEnd bool) *Header {
+	// Few fields are added to most headers, and many to those of outgoing messages.
+	out := &Header{noEnd: noEnd, fields: make([]Field, 0, len(h.fields)+spareFields)}
+	text := slices.Clip(h.text)
+	for i, p := range h.fields {
+		end := len(text)
+		if i+1 < len(h.fields) {
+			end = h.fields[i+1].start
+		}
+		out.fields = append(out.fields, Field{raw: text[p.start:end:end], name: p.name, value: p.value})
 	}
-	return h
+	return out
 }
+
+// spareFields is room for what an outgoing message gets.
+const spareFields = 12
 
 // validName is field-name of RFC 5322 §3.6.8.
 func validName(name []byte) bool {

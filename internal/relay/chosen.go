@@ -11,7 +11,7 @@ import (
 // because a system lists them elsewhere; the provider finds them in the envelope
 // (TR-01201-3.4 §3.1.8).
 func (l *letter) chosen() error {
-	list := demail.Recipients{To: l.deMails("to"), CC: l.deMails("cc")}
+	list := demail.Recipients{To: once(l.shown.To), CC: once(l.shown.CC)}
 	if l.h.Has(demail.FieldChosenRecipient) {
 		var err error
 		if list, err = l.declared(list); err != nil {
@@ -95,20 +95,15 @@ func (l *letter) blind(bcc []demail.Address) ([]demail.Address, error) {
 	return all, nil
 }
 
-// deMails lists the De-Mail addresses of a field, each once.
-func (l *letter) deMails(name string) []demail.Address {
-	text := l.h.Get(name)
-	if text == "" {
-		return nil
+// once leaves out what stands there before.
+func once(list []demail.Address) []demail.Address {
+	if len(list) < 2 {
+		return list
 	}
-	list, _ := mailboxes(text) // readers has read it already
-	all := make([]demail.Address, 0, len(list))
 	seen := make(map[demail.Address]bool, len(list))
-	for _, m := range list {
-		if a, err := demail.ParseAddress(m.address); err == nil && l.snap.IsDeMail(a) && !seen[a] {
-			seen[a] = true
-			all = append(all, a)
-		}
-	}
-	return all
+	return slices.DeleteFunc(list, func(a demail.Address) bool {
+		again := seen[a]
+		seen[a] = true
+		return again
+	})
 }

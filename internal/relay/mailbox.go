@@ -53,6 +53,7 @@ func rewrite(s string, change func(address string) (string, bool)) (string, erro
 		return "", err
 	}
 	var b strings.Builder
+	b.Grow(len(s) + 32*len(list))
 	at := 0
 	for _, m := range list {
 		if to, ok := change(m.address); ok {
@@ -121,18 +122,43 @@ func (sc *scanner) element() (m mailbox, found bool, err error) {
 	return sc.finish(m, angle, plain)
 }
 
-// span is a piece of text and what it says without white space and comments.
+// span is a piece of text, and what it says without white space and comments.
 type span struct {
 	start, end int
-	text       []byte
+	open       bool   // it says something
+	first      int    // where that begins
+	gap        bool   // there was something in it that says nothing;
+	text       []byte // then it is kept here
 }
 
 func (p *span) add(from, to int, s string) {
 	if p.end == 0 {
 		p.start = from
 	}
+	switch {
+	case !p.open:
+		p.open, p.first = true, from
+	case !p.gap && from != p.end:
+		p.gap, p.text = true, append(p.text, s[p.first:p.end]...)
+	}
+	if p.gap {
+		p.text = append(p.text, s[from:to]...)
+	}
 	p.end = to
-	p.text = append(p.text, s[from:to]...)
+}
+
+// forget takes back what it says so far; its place stays.
+func (p *span) forget() { p.open, p.gap, p.text = false, false, nil }
+
+// says is the text without white space and comments.
+func (p *span) says(s string) string {
+	switch {
+	case !p.open:
+		return ""
+	case p.gap:
+		return string(p.text)
+	}
+	return s[p.first:p.end]
 }
 
 func (sc *scanner) finish(m mailbox, angle bool, plain span) (mailbox, bool, error) {
@@ -141,12 +167,14 @@ func (sc *scanner) finish(m mailbox, angle bool, plain span) (mailbox, bool, err
 		return m, false, errMissingAddress
 	case angle:
 		return m, true, nil
-	case len(plain.text) == 0:
+	case plain.end == 0:
 		return m, false, nil // an empty element (RFC 5322 §4.4)
-	case strings.IndexByte(string(plain.text), '@') < 0:
+	}
+	address := plain.says(sc.s)
+	if strings.IndexByte(address, '@') < 0 {
 		return m, false, errMissingAddress
 	}
-	return mailbox{plain.start, plain.end, string(plain.text)}, true, nil
+	return mailbox{plain.start, plain.end, address}, true, nil
 }
 
 // angle reads <addr-spec>, with an obsolete route before it.
@@ -166,10 +194,10 @@ func (sc *scanner) angle() (mailbox, error) {
 			continue
 		case '>':
 			sc.at++
-			return mailbox{p.start, p.end, string(p.text)}, nil
+			return mailbox{p.start, p.end, p.says(sc.s)}, nil
 		case ':':
 			sc.at++
-			p.text = p.text[:0] // what stood before was a route; it goes with the address
+			p.forget() // what stood before was a route; it goes with the address
 			continue
 		case '<':
 			return mailbox{}, errMailbox

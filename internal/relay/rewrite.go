@@ -24,8 +24,9 @@ type letter struct {
 	host   string
 	now    time.Time
 
-	sender     demail.Address // x-de-mail-sender
-	senderMail string         // the e-mail address it was mapped from, "" if from none
+	sender     demail.Address    // x-de-mail-sender
+	senderMail string            // the e-mail address it was mapped from, "" if from none
+	shown      demail.Recipients // of To and Cc
 	asked      asked
 	gone       []string // provider's fields that were removed
 }
@@ -146,12 +147,22 @@ func (l *letter) unwritable(name string) error {
 	return l.refuse(554, "5.6.0", "Kopffeld %s laesst sich nicht schreiben; kuerzen Sie es", "header field %s cannot be written; shorten it", name)
 }
 
-// readers: To and Cc get the tenant's own e-mail addresses mapped; others stay.
+// readers: To and Cc get the tenant's own e-mail addresses mapped; others stay. The
+// De-Mail addresses in them are the recipients that everybody sees.
 func (l *letter) readers() error {
-	for _, name := range [...]string{"to", "cc", "resent-to", "resent-cc"} {
-		_, _, err := l.change(name, func(address string) (string, bool, error) {
-			a, ok := l.tenant.Table.DeMail(unquoted(address))
-			return a.String(), ok, nil
+	for _, f := range [...]struct {
+		name  string
+		shown *[]demail.Address
+	}{{"to", &l.shown.To}, {"cc", &l.shown.CC}, {"resent-to", nil}, {"resent-cc", nil}} {
+		_, _, err := l.change(f.name, func(address string) (string, bool, error) {
+			a, own := l.tenant.Table.DeMail(unquoted(address))
+			if !own && f.shown != nil {
+				a, _ = demail.ParseAddress(address) // what is none is shown, and not chosen
+			}
+			if f.shown != nil && !a.IsZero() && l.snap.IsDeMail(a) {
+				*f.shown = append(*f.shown, a)
+			}
+			return a.String(), own, nil
 		})
 		if err != nil {
 			return err

@@ -22,7 +22,7 @@ const (
 // pretends reports whether a field from outside passes for one of ours: X-Pforte-*,
 // or results whose authserv-id is our name (RFC 8601 §5).
 func pretends(f demail.Field, host string) bool {
-	if name := f.Name(); len(name) >= len(fieldPrefix) && strings.EqualFold(name[:len(fieldPrefix)], fieldPrefix) {
+	if f.HasPrefix(fieldPrefix) {
 		return true
 	}
 	return f.Is(fieldResults) && claims(f.Value(), host)
