@@ -27,7 +27,7 @@ const (
 
 // maxOutHeader bounds the header of an outgoing message in bytes. It is held while
 // it is read and rewritten; while the body streams, a session holds the queue's
-// buffer and its own two only. Thousand recipients with long names need 100 KiB.
+// buffer and its own two only. A thousand recipients with long names need 100 KiB.
 const maxOutHeader = 128 << 10
 
 // Data implements smtpguard.Session.
@@ -73,11 +73,14 @@ func (s *outSession) begin(h *demail.Header, body *queue.Body) (e *queue.Envelop
 	}
 	e = &queue.Envelope{Tenant: l.tenant.ID, Direction: queue.Out, Hop: hopProvider, Class: precedence(h, classOf(s.system.Class)),
 		From: m.from.String(), Recipients: m.rcpts, ENVID: m.options.EnvelopeID, RET: string(m.options.Return), Received: l.now,
-		Attributes: map[string]string{attrReturn: l.returnAddress(), attrOptions: l.asked.names(), attrSources: l.asked.origins(), attrSystem: s.system.Name}}
+		Attributes: map[string]string{attrReturn: l.returnAddress(), attrOptions: l.asked.names(), attrSystem: s.system.Name}}
+	if l.asked.options != (demail.Options{}) {
+		e.Attributes[attrSources] = l.asked.origins()
+	}
 	if len(l.gone) > 0 {
 		e.Attributes[attrRemoved] = clip(strings.Join(l.gone, " "), queue.MaxText)
 	}
-	e.Keys = append(identify(h, e.Attributes), l.addressKeys(m.rcpts)...)
+	e.Keys = append(identify(h, e.Attributes), l.senderKeys()...)
 	w := &eightBit{w: body}
 	if _, err := h.WriteTo(w); err != nil {
 		return nil, "", contentRefusal(l.tenant, err)
@@ -107,6 +110,9 @@ func (s *outSession) finish(in *input, body *queue.Body, e *queue.Envelope) erro
 	e.EightBit = w.seen
 	key := bodyKey(digest.Sum())
 	e.Keys, e.Attributes[attrBody] = append(e.Keys, key), strings.TrimPrefix(key, "body:")
+	for i := range e.Recipients { // only now: with a thousand they are no small thing to hold
+		e.Keys = append(e.Keys, addressKey(e.Recipients[i].Address))
+	}
 	return nil
 }
 
@@ -141,24 +147,14 @@ func (in *input) fill() (n int, err error) {
 	return n, err
 }
 
-// addressKeys are the lookup keys of everybody in the envelope, and of the sender
-// under both addresses.
-func (l *letter) addressKeys(rcpts []queue.Recipient) []string {
-	keys := make([]string, 0, len(rcpts)+3)
-	add := func(address string) {
-		if address != "" {
-			keys = append(keys, addressKey(address))
-		}
-	}
-	add(l.from.String())
+// senderKeys are the lookup keys of the sender, under each of its addresses.
+func (l *letter) senderKeys() []string {
+	keys := []string{addressKey(l.from.String())}
 	if l.given != l.from.String() {
-		add(l.given)
+		keys = append(keys, addressKey(l.given))
 	}
 	if l.sender != l.from {
-		add(l.sender.String())
-	}
-	for i := range rcpts {
-		add(rcpts[i].Address)
+		keys = append(keys, addressKey(l.sender.String()))
 	}
 	return keys
 }
