@@ -66,6 +66,8 @@ type dispatcher struct {
 	ctx    context.Context // of attempts
 	events chan event      // never blocks: it has room for everything under way
 
+	snapshot *tenants.Snapshot // when destinations that are down were last hastened
+
 	// mu is held while the dispatcher changes what is below. The queue asks skip under
 	// its own lock: nothing but this goroutine may ask the queue with mu held.
 	mu        sync.Mutex
@@ -75,7 +77,6 @@ type dispatcher struct {
 	recording int
 	chosen    []job // wait for the Begin under way to end
 	beginning int
-	snapshot  *tenants.Snapshot // when destinations that are down were last hastened
 }
 
 // event is something that came to its end.
@@ -426,15 +427,9 @@ func (d *dispatcher) putBack(j job, why string) {
 // hasten lets destinations that are down be tried at once after a change of the
 // configuration.
 func (d *dispatcher) hasten() {
-	s := d.r.o.Tenants.Snapshot()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.snapshot == s {
-		return
-	}
-	d.snapshot = s
-	for _, dest := range d.dests {
-		dest.hasten(time.Now())
+	if s := d.r.o.Tenants.Snapshot(); d.snapshot != s {
+		d.snapshot = s
+		d.r.Hasten()
 	}
 }
 

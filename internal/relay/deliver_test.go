@@ -68,7 +68,7 @@ func (h *hop) count() int {
 }
 
 // await waits until what came is good.
-func (h *hop) await(t *testing.T, good func(from []string) bool) {
+func (h *hop) await(t testing.TB, good func(from []string) bool) {
 	t.Helper()
 	limit := time.After(time.Minute)
 	for {
@@ -92,7 +92,7 @@ func refused(context.Context, *nexthop.Message) nexthop.Result {
 
 // box is a relay over a queue in memory, with a provider that is a hop.
 type box struct {
-	t     *testing.T
+	t     testing.TB
 	queue *queue.Queue
 	hop   *hop
 	relay *Relay
@@ -109,6 +109,10 @@ func newBox(t *testing.T) *box {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newBoxOn(t, q)
+}
+
+func newBoxOn(t testing.TB, q *queue.Queue) *box {
 	b := &box{t: t, queue: q, hop: newHop()}
 	b.relay = New(Options{Queue: q, Tenants: tenants.NewLive(&tenants.Snapshot{}), Hostname: func() string { return "box.example" },
 		Connection: func() Connection { return Connection{Provider: b.hop} }, Log: slog.New(slog.DiscardHandler)})

@@ -38,7 +38,22 @@
 // # Acceptance and delivery
 //
 // 250 is said after queue.Commit, and not before. Attempts are recorded before
-// they start, results in one batch with the reports they cause. What is given up:
+// they start, many in one synced batch; results in one batch with the reports they
+// cause, while the connection carries the next message already.
+//
+// A destination is the provider, for all tenants, or one tenant's servers. Tenants
+// share it by bytes, in turn; within a tenant what is urgent goes first; and a
+// tenant that has nothing under way there gets a place even when another's mail
+// holds all of them. How many attempts run at once grows with success and shrinks
+// with 4xx and lost connections (pace). A destination that cannot be reached five
+// times in a row is down: its mail waits in the queue and costs no attempts, one
+// message at a time tries it, and Conditions says since when and why. Other
+// destinations do not notice.
+//
+// The sender of an outgoing message hears of a delay once for each age that the
+// configuration names (1 h and 3 h), whether attempts are made or not. At its full
+// age (48 h) a message is given up; so is, at once, what the operator bounces. What
+// is given up:
 //
 //   - An outgoing message: its sender gets a report (RFC 3464), by NOTIFY. The
 //     report goes to the tenant's own server, never over De-Mail.
@@ -49,8 +64,13 @@
 //   - A report: the tenant's postmaster gets one about it. A report to the
 //     postmaster stays as a dead letter. Nothing is dropped.
 //
+// Reports honour NOTIFY, RET, ENVID and ORCPT (RFC 3461): success is reported when
+// the next hop does not report itself, and only failures return the whole message.
+// A change of the configuration touches accepted mail in nothing but its route.
+//
 // After an attempt that was cut off a message is sent again: a duplicate is
-// possible, a loss is not.
+// possible, a loss is not. When the relay stops, attempts have 8 seconds to end;
+// what is cut then is due at the next start.
 //
 // # What it does not do
 //

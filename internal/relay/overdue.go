@@ -25,21 +25,65 @@ const (
 // watch tells senders of delays and lets mail expire that no attempt is made for.
 // What attempts are made for learns it there, too (judge).
 func (r *Relay) watch(ctx context.Context) {
-	pause := overdueEvery
+	timer := time.NewTimer(overdueEvery)
+	defer timer.Stop()
 	for {
-		timer := time.NewTimer(pause)
+		var err error
+		begun := time.Now()
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
+		case <-r.bounced.rang:
+			err = r.attend(ctx, begun, r.bounced.take()...)
 		case <-timer.C:
+			err = r.overdue(ctx, begun)
+			timer.Reset(max(overdueEvery, overdueShare*time.Since(begun)))
 		}
-		begun := time.Now()
-		if err := r.overdue(ctx, begun); err != nil && !errors.Is(err, context.Canceled) {
+		if err != nil && !errors.Is(err, context.Canceled) {
 			r.o.Log.Error("waiting mail cannot be looked through", "error", err)
 		}
-		pause = max(overdueEvery, overdueShare*time.Since(begun))
 	}
+}
+
+// Bounced tells delivery of messages that the operator has given back
+// (queue.Bounce): they go at once, also while their next hop is down. What it is
+// not told of goes when it is due.
+func (r *Relay) Bounced(ids ...queue.ID) { r.bounced.add(ids) }
+
+// Hasten lets next hops that are down be tried at once: the operator has asked for
+// it, or something has changed.
+func (r *Relay) Hasten() {
+	d := r.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, dest := range d.dests {
+		dest.hasten(time.Now())
+	}
+}
+
+// inbox holds IDs until the watch looks.
+type inbox struct {
+	rang chan struct{}
+	mu   sync.Mutex
+	ids  []queue.ID
+}
+
+func (b *inbox) add(ids []queue.ID) {
+	b.mu.Lock()
+	b.ids = append(b.ids, ids...)
+	b.mu.Unlock()
+	select {
+	case b.rang <- struct{}{}:
+	default:
+	}
+}
+
+func (b *inbox) take() []queue.ID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ids := b.ids
+	b.ids = nil
+	return ids
 }
 
 // overdue looks through the mail that is old enough.
@@ -60,7 +104,7 @@ func (r *Relay) overdue(ctx context.Context, at time.Time) error {
 				ids = append(ids, e.ID)
 			}
 		}
-		if err := r.Attend(ctx, at, ids...); err != nil || next == "" {
+		if err := r.attend(ctx, at, ids...); err != nil || next == "" {
 			return err
 		}
 		f.After = next
@@ -80,10 +124,10 @@ func (r *Relay) expired(e *queue.Envelope, at time.Time) bool {
 	return !at.Before(e.Received.Add(r.giveUp())) && r.dispatcher.down(e.Tenant, e.Hop)
 }
 
-// Attend decides now what can be decided about these messages without an attempt:
+// attend decides now what can be decided about these messages without an attempt:
 // they are given back as the operator asked (queue.Bounce), given up, or their
 // senders are told of the delay. Messages that are being tried are left out.
-func (r *Relay) Attend(ctx context.Context, at time.Time, ids ...queue.ID) error {
+func (r *Relay) attend(ctx context.Context, at time.Time, ids ...queue.ID) error {
 	for len(ids) > 0 && ctx.Err() == nil {
 		some := ids[:min(len(ids), overdueAtOnce)]
 		ids = ids[len(some):]

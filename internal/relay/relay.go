@@ -63,6 +63,7 @@ type Relay struct {
 	o          Options
 	routes     routes
 	dispatcher *dispatcher
+	bounced    inbox  // what the operator has given back
 	meters     meters // of tenants' systems
 	counts     counts
 }
@@ -72,7 +73,7 @@ func New(o Options) *Relay {
 	if o.Marks == nil {
 		o.Marks = io.Discard
 	}
-	r := &Relay{o: o}
+	r := &Relay{o: o, bounced: inbox{rang: make(chan struct{}, 1)}}
 	r.routes.open = r.tenantRoute
 	r.dispatcher = newDispatcher(r)
 	return r

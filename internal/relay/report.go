@@ -50,9 +50,9 @@ func (r *Relay) consequences(e *queue.Envelope, v *verdict) error {
 func keptNote(e *queue.Envelope) dsn.Note {
 	return dsn.Note{
 		German: fmt.Sprintf("Eine eingegangene De-Mail konnte nicht an Ihren Mailserver zugestellt werden. Sie ist nicht verloren: Sie liegt am Gateway. "+
-			"Der Betreiber sieht sie mit \u201epforte queue show %s\u201c; ist die Ursache behoben, stellt er sie mit \u201epforte queue retry %s\u201c erneut zu.", e.ID, e.ID),
+			"Der Betreiber sieht sie mit \u201epforte queue show %s\u201c; ist die Ursache behoben, stellt er sie mit \u201epforte queue release %s\u201c erneut zu.", e.ID, e.ID),
 		English: fmt.Sprintf("A De-Mail that came in could not be delivered to your mail server. It is not lost: it is kept at the gateway. "+
-			"The operator sees it with \"pforte queue show %s\"; once the cause is removed, \"pforte queue retry %s\" delivers it again.", e.ID, e.ID),
+			"The operator sees it with \"pforte queue show %s\"; once the cause is removed, \"pforte queue release %s\" delivers it again.", e.ID, e.ID),
 	}
 }
 

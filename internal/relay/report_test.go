@@ -208,9 +208,6 @@ func TestWaitingAtADestinationThatIsDown(t *testing.T) {
 	if err := b.relay.overdue(t.Context(), time.Now().Add(61*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	b.relay.dispatcher.mu.Lock()
-	dest := b.relay.dispatcher.dest(hopProvider)
-	b.relay.dispatcher.mu.Unlock()
 	if got := b.reports(id); len(got) != 1 || got[0].status.Recipients[0].Status != "4.4.1" || !got[0].status.Recipients[0].Last.IsZero() {
 		t.Fatalf("%+v", got)
 	}
@@ -223,9 +220,7 @@ func TestWaitingAtADestinationThatIsDown(t *testing.T) {
 			t.Errorf("given up although the last attempt can be made: %+v", r.status)
 		}
 	}
-	for range breakAfter {
-		dest.learn(lost, time.Now(), false, "cannot connect: refused")
-	}
+	b.down()
 	if err := b.relay.overdue(t.Context(), late); err != nil {
 		t.Fatal(err)
 	}
@@ -244,6 +239,24 @@ func TestWaitingAtADestinationThatIsDown(t *testing.T) {
 	}
 }
 
+// down lets the provider be down.
+func (b *reportBox) down() *destination {
+	d := b.relay.dispatcher
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dest := d.dest(hopProvider)
+	for range breakAfter {
+		dest.learn(lost, time.Now(), false, "cannot connect: refused")
+	}
+	return dest
+}
+
+func (d *dispatcher) ready(dest *destination) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return dest.ready(time.Now())
+}
+
 // What the operator bounces goes back at once and is not tried, also while the
 // next hop is down.
 func TestOperatorBounces(t *testing.T) {
@@ -252,7 +265,7 @@ func TestOperatorBounces(t *testing.T) {
 	if n, err := b.queue.Bounce([]queue.ID{down}, "Irrläufer"); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
-	if err := b.relay.Attend(t.Context(), time.Now(), down); err != nil {
+	if err := b.relay.attend(t.Context(), time.Now(), down); err != nil {
 		t.Fatal(err)
 	}
 	got := b.reports(down)
@@ -264,6 +277,24 @@ func TestOperatorBounces(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	b.run()
+	provider := b.down()
+	held := b.letter(func(e *queue.Envelope) { e.Recipients[0].NextTry = time.Now().Add(time.Hour) })
+	if n, err := b.queue.Bounce([]queue.ID{held}, "x"); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	b.relay.Bounced(held)
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, err := b.queue.Show(held); errors.Is(err, queue.ErrUnknown) {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatal("not bounced while the provider is down")
+		}
+	}
+	b.relay.Hasten()
+	if !b.relay.dispatcher.ready(provider) {
+		t.Error("the operator's word does not bring the next probe")
+	}
 	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		if _, err := b.queue.Show(due); errors.Is(err, queue.ErrUnknown) {
 			break
@@ -330,14 +361,14 @@ func TestDeadLetterNoticeSaysHowToGoOn(t *testing.T) {
 	if n, err := b.queue.Bounce([]queue.ID{id}, "x"); n != 1 || err != nil {
 		t.Fatal(n, err)
 	}
-	if err := b.relay.Attend(t.Context(), time.Now(), id); err != nil {
+	if err := b.relay.attend(t.Context(), time.Now(), id); err != nil {
 		t.Fatal(err)
 	}
 	got := b.reports(id)
 	if len(got) != 1 || got[0].Recipients[0].Address != "postmaster@amt-a.example" {
 		t.Fatalf("%+v", got)
 	}
-	for _, want := range []string{"pforte queue show " + string(id), "pforte queue retry " + string(id), "nicht verloren", "not lost"} {
+	for _, want := range []string{"pforte queue show " + string(id), "pforte queue release " + string(id), "nicht verloren", "not lost"} {
 		if !strings.Contains(got[0].text, want) {
 			t.Errorf("the notice lacks %q:\n%s", want, got[0].text)
 		}

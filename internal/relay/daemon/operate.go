@@ -144,11 +144,17 @@ func (d *Daemon) release(ctx context.Context, _ localapi.Peer, in manage.QueueAc
 }
 
 func (d *Daemon) retry(ctx context.Context, _ localapi.Peer, in manage.QueueAct) (manage.QueueActed, error) {
-	return d.act(ctx, in, manage.QueueWaiting, func(ids []queue.ID) (int, error) { return d.queue.Retry(ids, time.Now()) })
+	return d.act(ctx, in, manage.QueueWaiting, func(ids []queue.ID) (int, error) {
+		defer d.relay.Hasten()
+		return d.queue.Retry(ids, time.Now())
+	})
 }
 
 func (d *Daemon) bounce(ctx context.Context, _ localapi.Peer, in manage.QueueAct) (manage.QueueActed, error) {
-	return d.act(ctx, in, "", func(ids []queue.ID) (int, error) { return d.queue.Bounce(ids, in.Reason) })
+	return d.act(ctx, in, "", func(ids []queue.ID) (int, error) {
+		defer d.relay.Bounced(ids...)
+		return d.queue.Bounce(ids, in.Reason)
+	})
 }
 
 // revived does an act to messages that wait, and puts dead letters back.
