@@ -16,7 +16,8 @@
 //     is set; but PrivateID may be the header's, if the XML does not quote it.
 //   - XML and header must agree on kind, sender and private-id: nobody makes a
 //     confirmation of receipt from the XML of a confirmation of dispatch.
-//   - Every size and count is bounded by a constant of this package.
+//   - Every size and count is bounded by a constant of this package. A usual
+//     confirmation costs 0.4 MB of short-lived memory, the largest XML some 20 MB.
 //   - Neither a Confirmation nor an error holds content: no subject, no text, nothing
 //     of an error of the libraries below.
 //   - Faults of a notification's body are tolerated, if its header is in order

@@ -13,7 +13,7 @@ import (
 
 // Bounds of the XML.
 const (
-	maxXML      = 4 << 20 // bytes
+	maxXML      = 1 << 20 // bytes; some 20 KiB are usual, and thousands of recipients fit
 	maxElements = 900     // goxmldsig gives up over 1000 steps
 	maxDepth    = 12
 	maxAttrs    = 16 // of one element, with namespace declarations
