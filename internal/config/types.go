@@ -210,7 +210,7 @@ type Client struct {
 	Names       []string       `yaml:"names,omitempty"`
 	Fingerprint string         `yaml:"fingerprint,omitempty"`
 	User        string         `yaml:"user,omitempty"`   // for SMTP AUTH; unique on the box
-	Secret      string         `yaml:"secret,omitempty"` // its hash: $argon2id$v=19$m=…,t=…,p=…$salt$hash
+	Secret      string         `yaml:"secret,omitempty"` // its hash: $argon2id$v=19$m=…,t=…,p=…$salt$hash (pforte tenant secret)
 	Networks    []netip.Prefix `yaml:"networks,omitempty"`
 	Application bool           `yaml:"application,omitempty"`
 	Senders     []string       `yaml:"senders,omitempty"` // addresses or "*@domain", e-mail or De-Mail; empty means all of the tenant's

@@ -85,7 +85,7 @@ func TestAuthenticate(t *testing.T) {
 // hash, always the same ones.
 func TestUnknownUsersCostTheSame(t *testing.T) {
 	doc := withLogins(t)
-	doc.Tenants[0].Clients[1].Secret = strings.Replace(doc.Tenants[0].Clients[1].Secret, "m=65536,t=3", "m=19456,t=2", 1)
+	doc.Tenants[0].Clients[1].Secret = strings.Replace(doc.Tenants[0].Clients[1].Secret, "m=19456,t=2", "m=20480,t=3", 1)
 	s, err := New(doc)
 	if err != nil {
 		t.Fatal(err)
