@@ -26,6 +26,7 @@ func (s *inSession) Data(r io.Reader) (string, error) {
 	if len(s.parcels) == 0 {
 		return "", smtpguard.Errorf(503, "5.5.1", "RCPT comes first")
 	}
+	defer s.Reset()
 	body, err := s.r.o.Queue.NewBody(s.MaxSize() + headroom)
 	if err != nil {
 		return "", storeFault(err)
@@ -174,6 +175,12 @@ func (s *inSession) store(p *parcel, m *taken, body *queue.Body) (queue.ID, erro
 		}
 	}
 	s.r.accepted(e, e.From)
+	if m.fault != nil {
+		s.r.o.Log.Warn("integrity not proved", "id", e.ID, "tenant", e.Tenant, "held", e.Hold, "reason", reasonText(m.fault))
+	}
+	if m.news.fault != nil {
+		s.r.o.Log.Warn("confirmation changes no state", "id", e.ID, "tenant", e.Tenant, "reason", m.news.reason())
+	}
 	return e.ID, nil
 }
 

@@ -28,12 +28,30 @@
 //
 // # The way in (provider to tenant)
 //
-// The caller's listener has checked the provider's certificate. A recipient's
-// domain must belong to a tenant and receive; the address must be mapped, or the
-// domain has a catch-all; otherwise 550. The integrity field must hold
-// (TR-01201-3.4 §3.1.21), or the message is refused. It is delivered as it came,
-// byte for byte, below trace fields that stand on top; only fields that pretend to
-// be ours are taken out.
+// The caller's listener has checked the provider's certificate. Any sender will do,
+// also a provider's system address or none. A recipient's domain must belong to a
+// tenant and receive; the address must be mapped (to one or several e-mail
+// addresses), or the domain has a catch-all; otherwise 550. A message is delivered
+// as it came, byte for byte, below trace fields that stand on top: Received,
+// Authentication-Results (RFC 8601) and X-Pforte-Recipient. Only fields that pretend
+// to be ours are taken out.
+//
+// The integrity field must hold, by every algorithm of TR-01201-3.4 §3.1.21, with the
+// signer's certificate and its revocation. If it does not, the tenant's policy
+// decides: refuse (554), quarantine (250, and on hold until the operator releases or
+// bounces it; the postmaster is told first) or mark (delivered, with the failure in
+// the trace field). In one message for several tenants those who refuse get it on
+// hold if others take it; see judge. What cannot be checked now is put off (451).
+//
+// A confirmation or notification (TR-01201-3.4 §3.5) is delivered like every De-Mail.
+// If its own integrity and its signature are proved, it is matched to what the same
+// tenant has sent, and its events become durable in the same batch as itself; how far
+// a message has come is then read from its trace (package proof). The same De-Mail
+// twice is delivered twice, and noted.
+//
+// A session holds less than 256 KiB whatever a message's size and number of tenants,
+// but for the header, which it has in memory as it is (maxHeader): the body is
+// hashed while it is stored, and other tenants' copies are read back from disk.
 //
 // # Acceptance and delivery
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -255,9 +256,9 @@ func (fullDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
 // A disk that fails while a message is stored: no 250.
 func TestSickDisk(t *testing.T) {
 	w := newOutWorld(t, nil)
-	sick := false
+	var sick atomic.Bool
 	w.open(errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if sick && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+		if sick.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 			return errors.New("input/output error")
 		}
 		return nil
@@ -269,7 +270,7 @@ func TestSickDisk(t *testing.T) {
 	if err := s.Rcpt(outCitizen, &smtp.RcptOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	sick = true
+	sick.Store(true)
 	_, err := s.Data(strings.NewReader(outLetter("x\r\n", "From: "+outMail)))
 	if e := refusal(t, err); e.Code/100 != 4 {
 		t.Errorf("%v", e)

@@ -144,8 +144,11 @@ func integrity() []Clause {
 		{"TR-01201-3.4 §3.1.13 (must)", "what came in must prove its integrity",
 			[]string{"internal/relay.inSession.take"},
 			[]string{"internal/relay/daemon.TestRefusalsIn/ a changed body", "internal/relay/daemon.TestRefusalsIn/ a changed header", "internal/relay/daemon.TestRefusalsIn/ no proof"}},
+		{"TR-01201-3.4 §3.1.13 (policy)", "without proof it is refused, held or marked, as its tenant wants it; what cannot be checked now is put off",
+			[]string{"internal/relay.inSession.judge", "internal/relay.revocation.of"},
+			[]string{"internal/relay.TestEveryAlgorithm", "internal/relay.TestIntegrityPolicies", "internal/relay.TestSignatureCertificates", "internal/relay/daemon.TestQuarantine"}},
 		{"TR-01201-3.4 §3.1.13 (kept)", "what is delivered can still be verified: byte-identical below the trace fields",
-			[]string{"internal/relay.arrival.fields"}, []string{"internal/relay/daemon.TestMailIn", "internal/dmda/dmdatest.TestOpenSSLBelievesAStoredMessage"}},
+			[]string{"internal/relay.arrival.fields"}, []string{"internal/relay/daemon.TestMailIn", "internal/relay.TestByteIdenticalBelowTheTrace", "internal/dmda/dmdatest.TestOpenSSLBelievesAStoredMessage"}},
 	}
 }
 
@@ -163,6 +166,10 @@ func confirmations() []Clause {
 		{"TR-01201-3.4 §3.5.1 (original)", "a confirmation tells the original's header and its integrity field, and comes back to its trace",
 			[]string{"internal/demail/confirmation.Parse", "internal/demail.ParseProof"},
 			[]string{"internal/demail/confirmation.TestRetrieve", "internal/demail/confirmation.TestContent", "internal/relay/daemon.TestProofsComeBack"}},
+		{"TR-01201-3.4 §3.5 (matched)", "dispatched, received, retrieved and failed are told for each recipient of what the same tenant has sent, once, in whatever order they come",
+			[]string{"internal/relay.Relay.match", "internal/relay/proof.Of"},
+			[]string{"internal/relay.TestMatching", "internal/relay.TestDuplicateConfirmations", "internal/relay.TestUnprovedConfirmation", "internal/relay.TestProofIsBornWithItsMessage",
+				"internal/relay/proof.TestOf", "internal/relay/proof.TestOrderOfProofsDoesNotCount", "internal/relay/daemon.TestMailTrace", "internal/relay/daemon.TestForgedConfirmation"}},
 		{"TR-01201-3.4 §3.5.2", "a notification is read, and delivered even with syntax errors in what need not be right",
 			[]string{"internal/demail/confirmation.Parse", "internal/demail.Validate"},
 			[]string{"internal/demail/confirmation.TestNotification", "internal/relay/daemon.TestProofsComeBack/ faulty notification"}},
