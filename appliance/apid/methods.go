@@ -72,6 +72,7 @@ func (s *Service) methods() []method {
 		{name: manage.MethodQueueRelease, roles: []Role{Owner}, maxBody: idsBody, timeout: queueTimeout, handle: s.handleQueueAct(manage.MethodQueueRelease)},
 		{name: manage.MethodQueueRetry, roles: []Role{Owner}, maxBody: idsBody, timeout: queueTimeout, handle: s.handleQueueAct(manage.MethodQueueRetry)},
 		{name: manage.MethodQueueBounce, roles: []Role{Owner}, maxBody: idsBody, timeout: queueTimeout, handle: s.handleQueueAct(manage.MethodQueueBounce)},
+		{name: manage.MethodMailTrace, roles: []Role{Owner}, maxBody: smallBody, timeout: queueTimeout, handle: pass[manage.MailTraceQuery, manage.MailTraces](s, manage.MethodMailTrace)},
 		{name: manage.MethodMetrics, roles: []Role{Owner, Monitor}, timeout: quickTimeout, handle: s.handleMetrics},
 		{name: manage.MethodAuditHead, roles: []Role{Owner, Hosting, Monitor}, timeout: quickTimeout, handle: s.handleAuditHead},
 	}

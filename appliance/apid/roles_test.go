@@ -60,6 +60,7 @@ func permissions() []permission {
 		{manage.MethodQueueRelease, "", "{}", []apid.Role{apid.Owner}, false},
 		{manage.MethodQueueRetry, "", "{}", []apid.Role{apid.Owner}, false},
 		{manage.MethodQueueBounce, "", "{}", []apid.Role{apid.Owner}, false},
+		{manage.MethodMailTrace, "", "{}", []apid.Role{apid.Owner}, false},
 		{manage.MethodMetrics, "", "", []apid.Role{apid.Owner, apid.Monitor}, false},
 		{manage.MethodAuditHead, "", "", all, false},
 	}

@@ -114,7 +114,7 @@ answer (after 4 it is unknown whether an act was carried out).`,
 	o.flags(root.PersistentFlags())
 	root.AddCommand(
 		o.statusCommand(), o.healthCommand(), o.keyCommand(), o.configCommand(), o.updateCommand(),
-		o.powerCommand(), o.queueCommand(), o.auditCommand(), releaseCommand(), rolloutCommand(),
+		o.powerCommand(), o.queueCommand(), o.mailCommand(), o.auditCommand(), releaseCommand(), rolloutCommand(),
 		o.mappingCommand(), o.tenantCommand(),
 	)
 	return root

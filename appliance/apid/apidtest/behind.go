@@ -34,6 +34,7 @@ type says struct {
 	Messages manage.QueuePage
 	Detail   manage.QueueDetail
 	Acted    manage.QueueActed
+	Traces   manage.MailTraces
 	Err      error  // of everything that acts
 	Hang     bool   // updated does not answer its status
 	Wait     func() // called before an act is answered
@@ -52,6 +53,8 @@ func newBehind() *Behind {
 		Oldest:  time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	b.Messages = manage.QueuePage{Messages: []manage.QueueMessage{Letter()}}
 	b.Detail = manage.QueueDetail{Message: Letter(), Events: []manage.QueueEvent{{Kind: "accepted", Time: Letter().Received}}}
+	b.Traces = manage.MailTraces{Traces: []manage.MailTrace{{Message: Letter(), Recipients: []manage.MailProgress{{Address: "erika@buerger.de-mail.example",
+		State: manage.MailReceived, Steps: []manage.MailStep{{State: manage.MailHandedOver, Time: Letter().Received, Text: "250 2.0.0"}, {State: manage.MailReceived, Time: Letter().Received}}}}}}}
 	b.Acted = manage.QueueActed{Changed: 1, Left: []string{"01K00000000000000000000002: message is being tried"}}
 	b.Mail = manage.Mail{Messages: 3, Dead: 1}
 	return b
@@ -101,6 +104,7 @@ func (b *Behind) start(t testing.TB, dir string) {
 		{Name: own, Handler: localapi.Typed(tell(b, func(b *Behind) (manage.Mail, error) { return b.Mail, nil }))},
 		{Name: "GET /v1/queue", Handler: localapi.Typed(tell(b, func(b *Behind) (manage.Queue, error) { return b.Queue, nil }))},
 		{Name: "GET /v1/metrics", Handler: localapi.Typed(tell(b, func(*Behind) (manage.Metrics, error) { return manage.Metrics{Text: "pforte_mail_total 7\n"}, nil }))},
+		{Name: manage.MethodMailTrace, Handler: asked(b, "trace", func(b *Behind) manage.MailTraces { return b.Traces })},
 		{Name: manage.MethodQueueList, Handler: asked(b, "list", func(b *Behind) manage.QueuePage { return b.Messages })},
 		{Name: manage.MethodQueueShow, Handler: asked(b, "show", func(b *Behind) manage.QueueDetail { return b.Detail })},
 		{Name: manage.MethodQueueHold, Handler: asked(b, "hold", func(b *Behind) manage.QueueActed { return b.Acted })},

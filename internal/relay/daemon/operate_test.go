@@ -57,7 +57,7 @@ func states(t *testing.T, r *running, f manage.QueueFilter) map[string]int {
 	return out
 }
 
-func TestHoldAndRelease(t *testing.T) {
+func TestHoldReleaseAndBounce(t *testing.T) {
 	w, r, ids := waitingLetters(t, 3)
 	ctx, me := t.Context(), localapi.Peer{}
 	eventually(t, 1, func() (manage.QueueActed, error) {
@@ -78,7 +78,18 @@ func TestHoldAndRelease(t *testing.T) {
 	if m := r.marks.await(t, "relayd.delivered", 1); m.Fields["id"] != ids[0] {
 		t.Fatalf("%s was delivered, %s released", m.Fields["id"], ids[0])
 	}
-	if got := states(t, r, manage.QueueFilter{}); got[manage.QueueHeld] != 2 || len(got) != 1 {
+	eventually(t, 1, func() (manage.QueueActed, error) {
+		return r.d.bounce(ctx, me, manage.QueueAct{IDs: ids[1:2], Reason: "recalled by the office"})
+	})
+	report := w.serverA.await(t, 1)
+	if !strings.Contains(string(report.raw), "recalled by the office") {
+		t.Errorf("the report does not say why:\n%s", report.raw)
+	}
+	d, err := r.d.show(ctx, me, manage.QueueID{ID: ids[1]})
+	if err != nil || d.Message.State != "" || d.Events[len(d.Events)-1].Kind != "finished" {
+		t.Errorf("what was bounced: %+v, %v", d, err)
+	}
+	if got := states(t, r, manage.QueueFilter{}); got[manage.QueueHeld] != 1 || len(got) != 1 {
 		t.Errorf("left: %v", got)
 	}
 }
