@@ -30,6 +30,9 @@ bench: setup ## figures beside Debian's Postfix in the same run, as root (MICRO=
 	@$(GO) build -o build/bench ./qemu/bench && build/bench
 	@[ -z "$$MICRO" ] || $(GO) test -run '^$$' -bench . -benchmem ./...
 
+interop: setup ## letters and attacks through Debian's mail servers and Pforte, as root
+	@$(GO) build -o build/interop ./qemu/interop && build/interop
+
 fuzz: ## run each fuzz target for FUZZTIME (default 1m)
 	@$(GO) list ./... | while read p; do $(GO) test -list '^Fuzz' $$p | grep ^Fuzz | xargs -r -n1 -I{} $(GO) test -run '^$$' -fuzz '^{}$$' -fuzztime $${FUZZTIME:-1m} -fuzzminimizetime 20x $$p || exit 1; done
 

@@ -46,7 +46,7 @@ func startPostfix(ctx context.Context, dir string, w *peers.World, next int) (*p
 		return nil, err
 	}
 	p, err := peers.Postfix(ctx, filepath.Join(dir, "postfix"), peers.Wiring{Host: peers.BoxName, Cert: w.Box, Token: w.Token,
-		ClientCA: w.CAs[0].PEM() + w.CAs[1].PEM(), Listen: at, Next: next, NextName: peers.Provider, NextCA: string(w.PKI.CAPEM()), Implicit: true}, tuning()...)
+		ClientCA: w.CAs[0].PEM() + w.CAs[1].PEM(), Implicit: at, Next: next, NextName: peers.Provider, NextCA: string(w.PKI.CAPEM()), Way: peers.ImplicitTLS}, tuning()...)
 	if err != nil {
 		return nil, err
 	}

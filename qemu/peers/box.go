@@ -6,11 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http/httptest"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -117,9 +117,13 @@ type BoxOptions struct {
 type Box struct {
 	StartTLS, Implicit, Push int // ports of the tenants, and of the provider
 
-	stop context.CancelFunc
-	done chan error
+	marks *marks
+	stop  context.CancelFunc
+	done  chan error
 }
+
+// Accepted is how many messages the box has taken so far.
+func (b *Box) Accepted() int { return int(b.marks.accepted.Load()) }
 
 // sessions is how many connections one address may open to the box: the load
 // generator is one address.
@@ -142,7 +146,7 @@ func StartBox(ctx context.Context, o BoxOptions) (*Box, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	ready := make(readiness, 1)
+	b.marks = &marks{ready: make(chan struct{}, 1)}
 	leaf := func(c tls.Certificate) func() (*tls.Certificate, error) {
 		return func() (*tls.Certificate, error) { return &c, nil }
 	}
@@ -151,7 +155,7 @@ func StartBox(ctx context.Context, o BoxOptions) (*Box, error) {
 	}
 	d, err := daemon.New(daemon.Options{Config: func() (*config.Document, error) { c := *o.Document; return &c, nil }, Dir: o.Dir, FS: o.FS,
 		ServerCertificate: leaf(o.Server), ClientCertificate: leaf(o.Token), StartTLS: sets[0], Implicit: sets[1], Provider: sets[2],
-		Reload: make(chan os.Signal), Ready: func(string) error { return nil }, Status: func(string) {}, Log: o.Log, Marks: ready,
+		Reload: make(chan os.Signal), Ready: func(string) error { return nil }, Status: func(string) {}, Log: o.Log, Marks: b.marks,
 		Schedule: o.Schedule, Guard: smtpguard.Limits{PerAddress: sessions}})
 	if err != nil {
 		return nil, fmt.Errorf("peers: box: %w", err)
@@ -160,7 +164,7 @@ func StartBox(ctx context.Context, o BoxOptions) (*Box, error) {
 	b.stop = cancel
 	go func() { b.done <- d.Run(run) }()
 	select {
-	case <-ready:
+	case <-b.marks.ready:
 		return b, nil
 	case err := <-b.done:
 		cancel()
@@ -180,20 +184,25 @@ func (b *Box) Stop() error {
 // Failed yields the error of a box that ended by itself.
 func (b *Box) Failed() <-chan error { return b.done }
 
-// readiness waits for the mark that the box accepts mail.
-type readiness chan struct{}
+// marks follows what the box tells of itself.
+type marks struct {
+	ready    chan struct{}
+	accepted atomic.Int64
+}
 
-func (r readiness) Write(p []byte) (int, error) {
-	if m, ok := milestone.Parse(string(p)); ok && m.Name == "relayd.ready" {
+func (m *marks) Write(p []byte) (int, error) {
+	mark, _ := milestone.Parse(string(p))
+	switch mark.Name {
+	case "relayd.ready":
 		select {
-		case r <- struct{}{}:
+		case m.ready <- struct{}{}:
 		default:
 		}
+	case "relayd.accepted":
+		m.accepted.Add(1)
 	}
 	return len(p), nil
 }
-
-var _ io.Writer = readiness(nil)
 
 // ParseCertificate reads what EncodePEM wrote.
 func ParseCertificate(text string) (tls.Certificate, error) {

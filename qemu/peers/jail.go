@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -32,6 +32,9 @@ type spec struct {
 	etc   map[string]string // files below /etc, by path
 	start string            // shell script that ends in exec
 	ports []int             // it is ready when all of them take connections
+	// syslog keeps in the log what it writes to /dev/log: for servers that can tell
+	// only there.
+	syslog bool
 }
 
 // Process is a running server.
@@ -40,13 +43,16 @@ type Process struct {
 	Version string
 	Dir     string // its /data, with its log
 	cmd     *exec.Cmd
+	life    io.Closer // the jail lives until this is closed
 	log     *os.File
 	once    sync.Once
 	ended   chan struct{}
 }
 
-// frame builds the jail and starts the server as the first process of its own
-// process namespace. $1 layer, $2 where the root comes to be, $3 data.
+// frame builds the jail and starts the server. The shell is the first process of
+// the jail's own process namespace: when it ends, the kernel ends all others. It
+// ends with the server, or when its standard input does, so also when the process
+// that started it is killed. $1 layer, $2 where the root comes to be, $3 data.
 const frame = `set -eu
 mount -t tmpfs -o mode=755 peer "$2"
 cd "$2"
@@ -60,10 +66,17 @@ mkdir -p var/run var/tmp var/mail var/log etc/ssl
 for f in ld.so.cache ld.so.conf ld.so.conf.d alternatives nsswitch.conf services protocols localtime; do [ ! -e /etc/$f ] || [ -e etc/$f ] || cp -a /etc/$f etc/; done
 [ ! -e /etc/ssl/openssl.cnf ] || cp /etc/ssl/openssl.cnf etc/ssl/
 cp -a "$3/etc/." etc/
+chmod 600 etc/peer/*.key 2>/dev/null || true
 for f in null zero full random urandom; do : >dev/$f; mount --bind /dev/$f dev/$f; done
+[ ! -S "$3/syslog" ] || ln -s /data/syslog dev/log
 mount --bind "$3" data
 mount -t proc proc proc
-exec chroot . /bin/sh /data/start
+exec 3<&0
+chroot . /bin/sh /data/start </dev/null 3<&- &
+server=$!
+trap 'exit 0' TERM
+(read _ <&3 || true; kill -TERM 1) &
+wait $server
 `
 
 // users are the accounts that the servers know.
@@ -77,7 +90,6 @@ opensmtpd:x:61004:61004::/tmp:/usr/sbin/nologin
 opensmtpq:x:61005:61005::/tmp:/usr/sbin/nologin
 smmta:x:61006:61006::/tmp:/usr/sbin/nologin
 smmsp:x:61007:61007::/tmp:/usr/sbin/nologin
-inbox:x:61010:61010::/data/inbox:/bin/sh
 `
 
 const groups = `root:x:0:
@@ -91,7 +103,6 @@ opensmtpd:x:61004:
 opensmtpq:x:61005:
 smmta:x:61006:
 smmsp:x:61007:
-inbox:x:61010:
 `
 
 // start runs a server and returns when its ports take connections.
@@ -106,13 +117,22 @@ func start(ctx context.Context, s spec) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("peers: %w", err)
 	}
+	if s.syslog {
+		if err := listenSyslog(filepath.Join(s.dir, "syslog"), log); err != nil {
+			log.Close()
+			return nil, fmt.Errorf("peers: %w", err)
+		}
+	}
 	p := &Process{Name: s.layer.Package, Version: s.layer.Version(), Dir: s.dir, log: log, ended: make(chan struct{})}
 	p.cmd = exec.Command("unshare", "--mount", "--propagation", "private", "--pid", "--ipc", "--fork", "--kill-child=KILL",
 		"sh", "-c", frame, "sh", s.layer.Root, filepath.Join(s.dir, "jail"), s.dir)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := p.cmd.Start(); err != nil {
+	if p.life, err = p.cmd.StdinPipe(); err == nil {
+		err = p.cmd.Start()
+	}
+	if err != nil {
 		log.Close()
 		return nil, fmt.Errorf("peers: start %s: %w", p.Name, err)
 	}
@@ -130,13 +150,10 @@ func (s spec) write() error {
 	for name, text := range s.etc {
 		files["etc/"+name] = text
 	}
-	for _, d := range []string{"", "jail", "spool", "lib", "inbox"} {
+	for _, d := range []string{"", "jail", "spool", "lib"} {
 		if err := os.MkdirAll(filepath.Join(s.dir, d), 0o755); err != nil {
 			return err
 		}
-	}
-	if err := os.Chown(filepath.Join(s.dir, "inbox"), inboxUID, inboxUID); err != nil {
-		return err
 	}
 	for name, text := range files {
 		path := filepath.Join(s.dir, name)
@@ -150,8 +167,30 @@ func (s spec) write() error {
 	return nil
 }
 
-// inboxUID is the user that mail for people is stored as.
-const inboxUID = 61010
+// listenSyslog copies what comes until the log is closed.
+func listenSyslog(path string, log *os.File) error {
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		return err
+	}
+	go func() {
+		defer c.Close()
+		line := make([]byte, 8<<10)
+		for {
+			n, err := c.Read(line)
+			if err != nil {
+				return
+			}
+			if _, err := log.Write(append(line[:n:n], '\n')); err != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
 
 // await waits until all ports take connections.
 func (p *Process) await(ctx context.Context, ports []int) error {
@@ -190,10 +229,11 @@ func (p *Process) Log(lines int) string {
 // Stop ends the server with all its children, at once. Its folder stays.
 func (p *Process) Stop() {
 	p.once.Do(func() {
-		_ = p.cmd.Process.Kill()
+		p.life.Close()
 		select {
 		case <-p.ended:
 		case <-time.After(stopLimit):
+			_ = p.cmd.Process.Kill()
 		}
 		p.log.Close()
 	})
@@ -308,18 +348,6 @@ func pss(pid int) int64 {
 		}
 	}
 	return 0
-}
-
-// Files lists the regular files below a folder of the server's /data.
-func (p *Process) Files(sub string) []string {
-	var out []string
-	_ = filepath.WalkDir(filepath.Join(p.Dir, sub), func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			out = append(out, path)
-		}
-		return nil
-	})
-	return out
 }
 
 // FreePort is a port of loopback that nobody has right now.

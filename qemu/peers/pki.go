@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -20,24 +21,36 @@ const life = 7 * 24 * time.Hour
 // Authority is a throw-away certificate authority: ECDSA P-256, in memory.
 type Authority struct {
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 }
 
 // NewAuthority makes one.
 func NewAuthority(name string) (*Authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("peers: %w", err)
+	}
 	a := &Authority{}
 	c, err := a.issue(&x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign})
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}, key)
 	if err != nil {
 		return nil, fmt.Errorf("peers: authority %s: %w", name, err)
 	}
-	a.cert, a.key = c.Leaf, c.PrivateKey.(*ecdsa.PrivateKey)
+	a.cert, a.key = c.Leaf, key
 	return a, nil
 }
 
-// Issue makes a certificate for both ends of TLS; names are DNS names or IP
-// addresses.
+// Issue makes a certificate for both ends of TLS with a key on P-256; names are
+// DNS names or IP addresses.
 func (a *Authority) Issue(names ...string) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("peers: %w", err)
+	}
+	return a.certify(key, names...)
+}
+
+func (a *Authority) certify(key crypto.Signer, names ...string) (tls.Certificate, error) {
 	t := &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
 	for _, n := range names {
@@ -47,18 +60,14 @@ func (a *Authority) Issue(names ...string) (tls.Certificate, error) {
 			t.DNSNames = append(t.DNSNames, n)
 		}
 	}
-	c, err := a.issue(t)
+	c, err := a.issue(t, key)
 	if err != nil {
 		return c, fmt.Errorf("peers: certificate for %s: %w", names[0], err)
 	}
 	return c, nil
 }
 
-func (a *Authority) issue(t *x509.Certificate) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
+func (a *Authority) issue(t *x509.Certificate, key crypto.Signer) (tls.Certificate, error) {
 	t.SerialNumber, t.NotBefore, t.NotAfter = big.NewInt(time.Now().UnixNano()), time.Now().Add(-time.Hour), time.Now().Add(life)
 	parent, signer := a.cert, a.key
 	if parent == nil {
