@@ -43,17 +43,6 @@ func Needs() []Need {
 		{"libnet-ssleay-perl", "/usr/share/doc/libnet-ssleay-perl"},     // TLS for swaks
 		{"xmlsec1", "xmlsec1"},                                          // checks XML signatures
 		{"poppler-utils", "pdftotext"},                                  // reads PDFs
-		{"swtpm", "swtpm"},                                              // its TPM
-		{"squashfs-tools", "mksquashfs"},                                // the root of the image
-		{"dosfstools", "/sbin/fsck.vfat"},                               // checks the EFI system partition
-		{"mtools", "mdir"},                                              // reads it
-		{"gdisk", "/sbin/sgdisk"},                                       // checks the partition table
-		{"sbsigntool", "sbverify"},                                      // checks Secure Boot signatures
-		{"nftables", "/usr/sbin/nft"},                                   // checks the firewall
-		{"openssl", "openssl"},                                          // checks signatures and certificates
-		{"binutils", "objcopy"},                                         // reads the image's sections
-		{"swaks", "swaks"},                                              // lets a person send mail by hand
-		{"libnet-ssleay-perl", "/usr/share/doc/libnet-ssleay-perl"},     // TLS for swaks
 		{"python3-aiosmtpd", "/usr/lib/python3/dist-packages/aiosmtpd"}, // a peer of `make interop`; the other mail servers are never installed
 		{"sslscan", "sslscan"},                                          // tries every TLS version and suite on the relay
 		{"debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"},
