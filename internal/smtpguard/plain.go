@@ -49,7 +49,8 @@ func (c *conn) say(b []byte) {
 func (c *conn) plainAnswer(verb string) []byte {
 	switch verb {
 	case "EHLO":
-		return fmt.Appendf(nil, "250-%s\r\n250-ENHANCEDSTATUSCODES\r\n250 STARTTLS\r\n", c.s.o.Hostname)
+		// Postfix asks for SMTPUTF8 before it starts TLS, and bounces without it.
+		return fmt.Appendf(nil, "250-%s\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250 STARTTLS\r\n", c.s.o.Hostname)
 	case "HELO":
 		return fmt.Appendf(nil, "250 %s\r\n", c.s.o.Hostname)
 	case "NOOP":
