@@ -31,11 +31,34 @@ func judge(err error) cell {
 	return cell{"FAIL", err.Error()}
 }
 
-// matrix is what is printed.
+// matrix is what is printed: each row as it comes, and the table at the end.
 type matrix struct {
 	out    io.Writer
 	fails  int
 	counts map[string]int
+	rows   []string
+}
+
+// short is a cell of the table; the rows above it say it in full.
+func (c cell) short() string {
+	switch {
+	case c.text == "pass", c.text == "FAIL":
+		return c.text
+	case strings.HasPrefix(c.text, "peer splits"):
+		return "splits"
+	case strings.HasPrefix(c.text, "Pforte"):
+		return "(Pforte)"
+	}
+	return "(peer)"
+}
+
+// table prints all rows.
+func (m *matrix) table() {
+	fmt.Fprintf(m.out, "\n%-22s", "")
+	for _, t := range trials() {
+		fmt.Fprintf(m.out, " %-10s", t.name)
+	}
+	fmt.Fprintf(m.out, "\n%s\n(peer), (Pforte): who does not offer it\n", strings.Join(m.rows, "\n"))
 }
 
 // run goes through all peers.
@@ -73,6 +96,7 @@ func run(ctx context.Context, out io.Writer) error {
 	if err := m.swaksRow(ctx, world, dir); err != nil {
 		return fmt.Errorf("swaks: %w", err)
 	}
+	m.table()
 	fmt.Fprintf(out, "\n%d pass, %d not offered or peer's own, %d fail\n", m.counts["pass"], m.counts["other"], m.fails)
 	if m.fails > 0 {
 		return fmt.Errorf("%d cells failed", m.fails)
@@ -101,11 +125,13 @@ func (m *matrix) peer(ctx context.Context, r runner, world *peers.World, dir str
 func (m *matrix) row(ctx context.Context, w *way, list []trial) {
 	fmt.Fprintf(m.out, "\n%s, %s\n", w.peer, w.name)
 	var faults []string
+	line := fmt.Sprintf("%-22s", w.peer+", "+w.name)
 	for _, t := range list {
 		one, cancel := context.WithTimeout(ctx, trialLimit)
 		c := judge(t.run(one, w))
 		cancel()
 		fmt.Fprintf(m.out, "  %-11s %s\n", t.name, c.text)
+		line += fmt.Sprintf(" %-10s", c.short())
 		switch c.text {
 		case "pass":
 			m.counts["pass"]++
@@ -116,6 +142,7 @@ func (m *matrix) row(ctx context.Context, w *way, list []trial) {
 			m.counts["other"]++
 		}
 	}
+	m.rows = append(m.rows, strings.TrimRight(line, " "))
 	if len(faults) > 0 {
 		fmt.Fprintf(m.out, "    %s\n", strings.Join(faults, "\n    "))
 	}

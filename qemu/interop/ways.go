@@ -54,7 +54,7 @@ func runners() []runner {
 			"queue_run_delay = 5s", "maillog_file = /data/maillog", "maillog_file_prefixes = /data")
 	}
 	return []runner{
-		{name: "postfix", start: jailed(strict), way: peers.ImplicitTLS},
+		{name: "postfix", start: jailed(strict), way: peers.StartTLS},
 		{name: "exim", start: jailed(peers.Exim), way: peers.ImplicitTLS},
 		// 6.8 of Debian 12 cannot sign with OpenSSL 3: every handshake ends in "EVP lib"
 		{name: "opensmtpd", start: jailed(peers.OpenSMTPD), way: peers.ImplicitTLS, noTLS: true},
