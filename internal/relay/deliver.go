@@ -145,7 +145,7 @@ func (d *dispatcher) round(ctx context.Context) error {
 // fill takes messages from the queue for the lanes that have room.
 func (d *dispatcher) fill() (int, error) {
 	d.mu.Lock()
-	room := min(batch, maxHeld-d.held)
+	room := min(batch, maxHeld-d.held, maxRecording-d.recording)
 	d.mu.Unlock()
 	if room <= 0 {
 		return 0, nil
@@ -349,11 +349,11 @@ func (d *dispatcher) patience() time.Duration {
 	return wait
 }
 
-// laden reports whether no more messages can be held.
+// laden reports whether no more messages can be taken: an event will come.
 func (d *dispatcher) laden() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.held >= maxHeld
+	return d.held >= maxHeld || d.recording >= maxRecording
 }
 
 // take draws the conclusions from an event.

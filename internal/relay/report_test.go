@@ -311,6 +311,46 @@ func TestOperatorBounces(t *testing.T) {
 	}
 }
 
+// A mass of bounced letters is worked off in bounds.
+func TestManyBouncesAtOnce(t *testing.T) {
+	const letters = 3000
+	b := newBox(t)
+	b.flood(letters, "a", "a@x")
+	for after := queue.ID(""); ; {
+		list, next, err := b.queue.List(t.Context(), queue.Filter{After: after})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []queue.ID
+		for _, e := range list {
+			ids = append(ids, e.ID)
+		}
+		if _, err := b.queue.Bounce(ids, "x"); err != nil {
+			t.Fatal(err)
+		}
+		if after = next; next == "" {
+			break
+		}
+	}
+	b.run()
+	most, d := 0, b.relay.dispatcher
+	for limit := time.Now().Add(time.Minute); ; {
+		d.mu.Lock()
+		most = max(most, d.recording)
+		d.mu.Unlock()
+		if stats, err := b.queue.Stats(); err != nil || stats.Total.Messages == 0 {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatal("not worked off")
+		}
+	}
+	if most > maxRecording || b.hop.count() != 0 {
+		t.Errorf("%d at once, want at most %d; %d attempts", most, maxRecording, b.hop.count())
+	}
+	b.close()
+}
+
 // RET, NOTIFY=SUCCESS and servers with and without DSN.
 func TestWhatIsReportedAndReturned(t *testing.T) {
 	b := newReportBox(t)
