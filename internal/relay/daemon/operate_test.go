@@ -89,6 +89,7 @@ func TestHoldReleaseAndBounce(t *testing.T) {
 	if err != nil || d.Message.State != "" || d.Events[len(d.Events)-1].Kind != "finished" {
 		t.Errorf("what was bounced: %+v, %v", d, err)
 	}
+	w.mustDrain(r) // the report has arrived before that is recorded
 	if got := states(t, r, manage.QueueFilter{}); got[manage.QueueHeld] != 1 || len(got) != 1 {
 		t.Errorf("left: %v", got)
 	}
