@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -67,9 +68,12 @@ func (q *Queue) stopped() error {
 	}
 }
 
-// removeOrphans deletes the files of one folder that the index does not know.
+// removeOrphans deletes the files of one folder that the index does not know. A
+// message that ends just now is gone from the index before that is durable; until then
+// its file must stay.
 func (q *Queue) removeOrphans(shard byte, before ID) error {
-	return q.spool.shardBodies(shard, func(id ID) error {
+	var orphans []ID
+	err := q.spool.shardBodies(shard, func(id ID) error {
 		if id >= before {
 			return nil
 		}
@@ -80,17 +84,36 @@ func (q *Queue) removeOrphans(shard byte, before ID) error {
 		if err != nil {
 			return err
 		}
-		if _, err := q.store.get(idKey(keyFile, key)); !errors.Is(err, ErrUnknown) {
-			return err
+		_, err = q.store.get(idKey(keyFile, key))
+		if errors.Is(err, ErrUnknown) {
+			orphans, err = append(orphans, id), nil
 		}
+		return err
+	})
+	if err != nil || len(orphans) == 0 {
+		return err
+	}
+	if err := q.barrier(); err != nil {
+		return err
+	}
+	for _, id := range orphans {
 		if err := q.spool.remove(id); err != nil {
 			return err
 		}
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.recovered.Orphans++
-		return nil
-	})
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.recovered.Orphans += len(orphans)
+	return nil
+}
+
+// barrier returns when all that could be read before is durable.
+func (q *Queue) barrier() error {
+	t := q.newTxn()
+	if err := t.batch.LogData([]byte{keyFile}, nil); err != nil {
+		return fmt.Errorf("queue barrier: %w", err)
+	}
+	return t.commit(context.Background())
 }
 
 // bodyMark says that a message has a body file.

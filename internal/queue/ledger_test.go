@@ -37,7 +37,31 @@ type entry struct {
 	revives  int  // Revive has been called
 	child    ID   // report born by the Finish
 	parent   ID   // whose Finish bears this one
+
+	ops        int      // operations on holds called (Commit on hold is one)
+	opsOpen    int      // of these: not returned
+	hold       holding  // as far as it is known
+	bounces    int      // Bounce has been called
+	bounced    bool     // Bounce returned, and the message did not die since
+	told       int      // notices of delay: Finish returned nil
+	toldCalled int      // the same: Finish has been called
+	notes      int      // Annotate returned nil
+	noteCalls  int      // Annotate has been called
+	noteTo     ID       // message whose trace got a note with this one's Commit
+	retried    struct { // Retry returned nil, with begins as they are
+		begins int
+		at     time.Time
+	}
 }
+
+// holding is what is known about a hold.
+type holding uint8
+
+const (
+	maybe holding = iota // an operation has not returned
+	free
+	onHold
+)
 
 // end is how a Finish leaves a message.
 type end uint8
@@ -83,8 +107,23 @@ func (l *ledger) verify(q *Queue) error {
 	for _, d := range letters {
 		letter[d.Envelope.ID] = true
 	}
+	ids, err := q.Find("all", MaxFind)
+	if err != nil || len(ids) == MaxFind || !slices.IsSortedFunc(ids, newestFirst) {
+		return fmt.Errorf("found by the key of all: %d, newest first: %v, %w", len(ids), slices.IsSortedFunc(ids, newestFirst), err)
+	}
+	all := map[ID]bool{}
+	for _, id := range ids {
+		all[id] = true
+	}
 	for id, known := range l.msgs {
-		if err := known.verify(q, found[id], letter[id]); err != nil {
+		err := known.verify(q, found[id], letter[id])
+		if e := found[id]; err == nil && e != nil && !letter[id] {
+			err = known.verifyStanding(e)
+		}
+		if err == nil {
+			err = l.verifyTrace(q, id, known, found[id] != nil, all)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", id, err)
 		}
 		if err := l.verifyBirth(known, found); err != nil {
@@ -128,6 +167,64 @@ func (k entry) verify(q *Queue, e *Envelope, letter bool) error {
 	}
 	return nil
 }
+
+// verifyStanding checks what operations and delay notices did to a message.
+func (k entry) verifyStanding(e *Envelope) error {
+	r := e.Recipients[0]
+	switch {
+	case k.hold == onHold && !e.Hold:
+		return errors.New("the hold is lost")
+	case k.hold == free && e.Hold:
+		return errors.New("on hold, and nobody holds it")
+	case k.bounced && e.BounceReason == "":
+		return errors.New("the operator's bounce is lost")
+	case k.bounces == 0 && e.BounceReason != "":
+		return errors.New("a bounce that nobody asked for")
+	case r.DelaysTold < k.told || r.DelaysTold > k.toldCalled:
+		return fmt.Errorf("%d notices of delay, want %d to %d", r.DelaysTold, k.told, k.toldCalled)
+	case !k.retried.at.IsZero() && k.retried.begins == k.begins && !k.calling && r.NextTry.After(time.Now()):
+		return fmt.Errorf("the operator's retry is lost: it waits for %v", r.NextTry)
+	}
+	return nil
+}
+
+// verifyTrace checks that a message that was ever there has its trace and is found by
+// its keys, that the trace has the notes which were acknowledged, and that a note came
+// together with the message that brought it.
+func (l *ledger) verifyTrace(q *Queue, id ID, k entry, there bool, all map[ID]bool) error {
+	_, events, err := q.Trace(id)
+	traced := err == nil
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		return err
+	}
+	if !traced && (k.acked || there) {
+		return errors.New("the trace is lost")
+	}
+	ids, err := q.Find("one:"+string(id), 2)
+	if err != nil || slices.Contains(ids, id) != traced || len(ids) > 1 || traced != all[id] {
+		return fmt.Errorf("found by its own key: %v, %w; by that of all: %v; traced: %v", ids, err, all[id], traced)
+	}
+	notes := 0
+	for _, event := range events {
+		if event.Kind == Noted && event.Data["who"] == "outside" {
+			notes++
+		}
+	}
+	if notes < k.notes || notes > k.noteCalls {
+		return fmt.Errorf("%d notes, want %d to %d", notes, k.notes, k.noteCalls)
+	}
+	if k.noteTo == "" {
+		return nil
+	}
+	_, events, err = q.Trace(k.noteTo)
+	noted := slices.ContainsFunc(events, func(e Event) bool { return e.Kind == Received && e.Other == id })
+	if err != nil || noted != traced {
+		return fmt.Errorf("note in the trace of %s: %v, want %v; %w", k.noteTo, noted, traced, err)
+	}
+	return nil
+}
+
+func newestFirst(a, b ID) int { return strings.Compare(string(b), string(a)) }
 
 func verifyBody(q *Queue, id ID, k entry) error {
 	r, err := q.Body(id)
@@ -175,6 +272,10 @@ func (l *ledger) verifyWhole(q *Queue, found map[ID]*Envelope, letter map[ID]boo
 			sums.Dead++
 			continue
 		}
+		if e.Hold {
+			sums.Held++
+			continue
+		}
 		sums.Messages++
 		sums.Recipients += int64(len(e.Recipients))
 	}
@@ -189,7 +290,7 @@ func (l *ledger) verifyWhole(q *Queue, found map[ID]*Envelope, letter map[ID]boo
 		return fmt.Errorf("%d records are in quarantine", s.Quarantined)
 	}
 	for _, c := range q.Conditions() {
-		if c.Code != "queue.dead" {
+		if c.Code != "queue.dead" && c.Code != "queue.held" {
 			return fmt.Errorf("condition %+v", c)
 		}
 	}
@@ -236,7 +337,25 @@ func (l *ledger) resolve(q *Queue) error {
 	next := map[ID]entry{}
 	for _, e := range list {
 		k := l.msgs[e.ID]
-		next[e.ID] = entry{sum: k.sum, size: k.size, rcpts: k.rcpts, acked: true, begins: e.Recipients[0].Attempts}
+		n := entry{sum: k.sum, size: k.size, rcpts: k.rcpts, acked: true, begins: e.Recipients[0].Attempts, hold: free}
+		if e.Hold {
+			n.hold = onHold
+		}
+		n.told, n.toldCalled = e.Recipients[0].DelaysTold, e.Recipients[0].DelaysTold
+		if n.bounced = e.BounceReason != ""; n.bounced {
+			n.bounces = 1
+		}
+		_, events, err := q.Trace(e.ID)
+		if err != nil {
+			return err
+		}
+		for _, event := range events {
+			if event.Kind == Noted && event.Data["who"] == "outside" {
+				n.notes++
+			}
+		}
+		n.noteCalls = n.notes
+		next[e.ID] = n
 	}
 	for _, d := range letters {
 		k := next[d.Envelope.ID]
@@ -254,7 +373,7 @@ func verifyIndex(q *Queue) error {
 	err := q.store.scan([]byte{0}, []byte{255}, func(key, _ []byte) bool {
 		id, ok := keyID(key)
 		switch key[0] {
-		case keyCounts, keyTrace:
+		case keyCounts, keyTrace, keyLookup:
 			return true
 		case keyDue:
 			var e dueEntry
@@ -275,8 +394,8 @@ func verifyIndex(q *Queue) error {
 	for id, kinds := range has {
 		sorted := slices.Sorted(slices.Values(strings.Split(kinds, "")))
 		switch text := strings.Join(sorted, ""); text {
-		case "bdms", "bmps", "bmsx":
-		case "dfms", "fmps", "fmsx":
+		case "bdms", "bmps", "bmsx", "bhms":
+		case "dfms", "fmps", "fmsx", "fhms":
 			files++
 		default:
 			return fmt.Errorf("%s stands in the index as %q", idFrom(id), text)

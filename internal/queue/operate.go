@@ -100,7 +100,7 @@ func (q *Queue) Bounce(ids []ID, reason string) (n int, err error) {
 		reason = noBounceReason
 	}
 	return q.operate("bounce", ids, func(t *txn, m *standing, now time.Time) error {
-		if m.st.bounce != "" {
+		if m.st.bounce != "" && m.st.hold == "" {
 			return errUnchanged
 		}
 		if m.st.hold != "" {

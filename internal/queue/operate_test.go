@@ -94,15 +94,17 @@ func TestCommitOnHold(t *testing.T) {
 	}
 	operated(t, 1)(q.Bounce([]ID{id}, "not wanted"))
 	operated(t, 0)(q.Bounce([]ID{id}, "twice"))
+	operated(t, 1)(q.Hold([]ID{id}, "wait"))
+	operated(t, 1)(q.Bounce([]ID{id}, "not wanted after all"))
 	q = reopen(t, q, mem)
 	list := mustDue(t, q, 1)
-	if len(list) != 1 || list[0].BounceReason != "not wanted" || list[0].Hold {
+	if len(list) != 1 || list[0].BounceReason != "not wanted after all" || list[0].Hold {
 		t.Fatalf("to be bounced: %+v", list)
 	}
 	if err := q.Finish(id, Outcome{Results: []Result{{Recipient: 0, State: Failed}}}); err != nil {
 		t.Fatal(err)
 	}
-	checkTrace(t, q, id, "accepted held released noted failed:1 finished")
+	checkTrace(t, q, id, "accepted held released noted held released noted failed:1 finished")
 	if s, err := q.Stats(); err != nil || s.Total != (Counts{}) {
 		t.Errorf("stats %+v, %v", s.Total, err)
 	}
