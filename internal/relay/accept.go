@@ -22,6 +22,7 @@ const (
 	attrOptions = "options"        // dispatch options that were asked for
 	attrSources = "options-source" // where each of them comes from
 	attrRemoved = "removed"        // provider's fields that the tenant had set
+	attrSender  = "sender"         // x-de-mail-sender, if it is not the reverse-path
 	attrSystem  = "system"         // which of the tenant's systems handed it in
 )
 
@@ -80,7 +81,10 @@ func (s *outSession) begin(h *demail.Header, body *queue.Body) (e *queue.Envelop
 	if len(l.gone) > 0 {
 		e.Attributes[attrRemoved] = clip(strings.Join(l.gone, " "), queue.MaxText)
 	}
-	e.Keys = append(identify(h, e.Attributes), l.senderKeys()...)
+	e.Keys = append(own(e.Tenant, queue.Out, identify(h, e.Attributes)), l.senderKeys()...)
+	if l.sender != l.from {
+		e.Attributes[attrSender] = l.sender.String()
+	}
 	w := &eightBit{w: body}
 	if _, err := h.WriteTo(w); err != nil {
 		return nil, "", contentRefusal(l.tenant, err)
@@ -109,7 +113,7 @@ func (s *outSession) finish(in *input, body *queue.Body, e *queue.Envelope) erro
 	}
 	e.EightBit = w.seen
 	key := bodyKey(digest.Sum())
-	e.Keys, e.Attributes[attrBody] = append(e.Keys, key), strings.TrimPrefix(key, "body:")
+	e.Keys, e.Attributes[attrBody] = append(e.Keys, key, ownKey(e.Tenant, queue.Out, key)), strings.TrimPrefix(key, "body:")
 	for i := range e.Recipients { // only now: with a thousand they are no small thing to hold
 		e.Keys = append(e.Keys, addressKey(e.Recipients[i].Address))
 	}

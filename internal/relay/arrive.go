@@ -214,7 +214,8 @@ func (s *inSession) envelope(p *parcel, m *taken, id queue.ID) (*queue.Envelope,
 		Attributes: map[string]string{attrIntegrity: m.integrity(), attrType: m.kind}}
 	e.Keys = identify(m.h, e.Attributes)
 	if proof, err := demail.ParseProof(m.h.Get(demail.FieldIntegrity)); err == nil {
-		e.Keys = append(e.Keys, integrityKey(proof.ValueKey()))
+		key := integrityKey(proof.ValueKey())
+		e.Keys = append(e.Keys, key, ownKey(e.Tenant, queue.In, key))
 	}
 	for _, a := range p.to {
 		e.Keys = append(e.Keys, addressKey(a.String()))

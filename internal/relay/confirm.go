@@ -106,8 +106,9 @@ func (r *Relay) duplicate(e *queue.Envelope, m *taken) error {
 	if id == "" {
 		return nil
 	}
-	e.Keys = append(e.Keys, deMailIDKey(id))
-	before, err := r.find(e.Tenant, queue.In, deMailIDKey(id))
+	key := deMailIDKey(id)
+	e.Keys = append(e.Keys, key, ownKey(e.Tenant, queue.In, key))
+	before, err := r.find(e.Tenant, queue.In, key)
 	if err != nil || len(before) == 0 {
 		return err
 	}
@@ -150,7 +151,7 @@ const maxFound = 32
 // find reads the tenant's messages of one direction that a key leads to, newest
 // first. Traces that have expired or are damaged are passed over.
 func (r *Relay) find(tenant string, way queue.Direction, key string) ([]sent, error) {
-	ids, err := r.o.Queue.Find(key, maxFound)
+	ids, err := r.o.Queue.Find(ownKey(tenant, way, key), maxFound)
 	if err != nil {
 		return nil, storeFault(err)
 	}
@@ -242,14 +243,14 @@ func (r *Relay) originals(tenant string, c *confirmation.Confirmation) ([]sent, 
 		key    string
 		unique bool
 	}{{messageIDKey(c.OriginalMessageID), false}, {privateIDKey(c.PrivateID), true}, {hashKey(c.Hash), true}} {
-		if strings.HasSuffix(way.key, ":") {
+		if _, value, _ := strings.Cut(way.key, ":"); value == "" {
 			continue
 		}
 		list, err := r.find(tenant, queue.Out, way.key)
 		if err != nil {
 			return nil, err
 		}
-		list = slices.DeleteFunc(list, func(s sent) bool { return !agrees(s.e, c, way.unique) })
+		list = slices.DeleteFunc(list, func(s sent) bool { return !r.sentBy(s.e, c) || !agrees(s.e, c, way.unique) })
 		if len(list) == 1 || len(list) > 1 && !way.unique {
 			return list, nil
 		}
@@ -264,6 +265,18 @@ func hashKey(p demail.Proof) string {
 		return "body:"
 	}
 	return bodyKey(p.BodyHash)
+}
+
+// sentBy reports whether c is about a message of e's sender, as far as c tells whose
+// it was: somebody else may have sent one with the same Message-ID and content. The
+// provider may have put another address of the same tenant there.
+func (r *Relay) sentBy(e *queue.Envelope, c *confirmation.Confirmation) bool {
+	from := c.OriginalSender
+	if from.IsZero() || strings.EqualFold(from.String(), e.From) || from.String() == e.Attributes[attrSender] {
+		return true
+	}
+	t, _, known := r.o.Tenants.Snapshot().Domain(from.Domain())
+	return known && t.ID == e.Tenant
 }
 
 // agrees reports whether nothing that c says of the original contradicts what was
@@ -295,9 +308,12 @@ func compare(e *queue.Envelope, attribute, key string) int {
 }
 
 // targets are the recipients of e that c speaks of. A message to one recipient
-// leaves no doubt, also if it was forwarded and c names where to.
+// leaves no doubt, also if it was forwarded and c names where to; but a
+// notification does not tell whose message it is about, so it must not speak of
+// others only.
 func targets(e *queue.Envelope, c *confirmation.Confirmation) []int {
-	if len(e.Recipients) == 1 {
+	class, _ := c.Type.Class()
+	if len(e.Recipients) == 1 && (class != demail.ClassNotification || !othersOnly(e, c)) {
 		return []int{0}
 	}
 	named := make(map[string]bool, len(c.Recipients))
@@ -311,6 +327,22 @@ func targets(e *queue.Envelope, c *confirmation.Confirmation) []int {
 		}
 	}
 	return list
+}
+
+// othersOnly reports whether c names addresses, and none is a recipient, the sender
+// or the provider.
+func othersOnly(e *queue.Envelope, c *confirmation.Confirmation) bool {
+	others := false
+	for _, a := range c.Recipients {
+		switch s := a.String(); {
+		case slices.ContainsFunc(e.Recipients, func(rc queue.Recipient) bool { return strings.EqualFold(rc.Address, s) }):
+			return false
+		case strings.EqualFold(s, e.From), s == e.Attributes[attrSender], a.Domain() == c.Sender.Domain():
+		default:
+			others = true
+		}
+	}
+	return others
 }
 
 // noted is a list of notes and the messages that a proof is about.

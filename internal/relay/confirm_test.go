@@ -33,7 +33,7 @@ func (w *inWorld) out(tenant, messageID, privateID, body string, to ...string) q
 	key := bodyKey(digest.Sum())
 	e := &queue.Envelope{Tenant: tenant, Direction: queue.Out, Hop: hopProvider, From: "post@" + tenant + ".de-mail.example", Received: time.Now(),
 		Attributes: map[string]string{attrBody: strings.TrimPrefix(key, "body:")}}
-	e.Keys = append(identify(h, e.Attributes), key)
+	e.Keys = own(tenant, queue.Out, append(identify(h, e.Attributes), key))
 	for _, a := range to {
 		e.Recipients = append(e.Recipients, queue.Recipient{Address: a})
 	}
@@ -284,6 +284,75 @@ func TestUnprovedConfirmation(t *testing.T) {
 		if w.states(id) != "accepted" || w.notes(id) != 0 {
 			t.Errorf("%s: %s, %d notes", name, w.states(id), w.notes(id))
 		}
+	}
+}
+
+// Whoever got a letter knows its Message-ID, reference and body. With them he writes
+// one of his own, and has its confirmations sent to the first sender (Reply-To): real
+// ones, of another message.
+func TestConfirmationOfSomebodyElsesMessage(t *testing.T) {
+	w := newInWorld(t, nil)
+	id := w.out("amt-a", "<1@amt>", "AZ 1", "one", erika)
+	c := &confirmation.Confirmation{Type: demail.TypeMalwareAcknowledge, Time: time.Now(), OriginalMessageID: "<1@amt>", PrivateID: "AZ 1", Hash: bodyProof("one"),
+		OriginalSender: addresses(t, hans)[0], Recipients: addresses(t, erika)}
+	if about := w.confirm("amt-a", c, "n1"); about != "none" || w.states(id) != "accepted" || w.notes(id) != 0 {
+		t.Errorf("about %s: %s, %d notes", about, w.states(id), w.notes(id))
+	}
+	c.OriginalSender = addresses(t, "post@amt-b.de-mail.example")[0]
+	if about := w.confirm("amt-a", c, "n2"); about != "none" {
+		t.Errorf("of another tenant's: %s", w.states(id))
+	}
+	c.Type, c.OriginalSender = demail.TypeReceipt, addresses(t, "zentrale@amt-a.de-mail.example")[0] // the provider put the account there
+	if w.confirm("amt-a", c, "n3"); w.states(id) != "received" {
+		t.Error(w.states(id))
+	}
+}
+
+// A notification does not tell whose message it is about. The addresses that its
+// text names must not belong to somebody else's.
+func TestNotificationOfSomebodyElsesMessage(t *testing.T) {
+	w := newInWorld(t, nil)
+	id := w.out("amt-a", "<1@amt>", "", "one", erika)
+	c := &confirmation.Confirmation{Type: demail.TypeNotification, NotificationType: demail.NotifyUnknownRecipient, Time: time.Now(), OriginalMessageID: "<1@amt>",
+		Sender: addresses(t, "meldung@provider.de-mail.example")[0], Recipients: addresses(t, "niemand@buerger.de-mail.example")}
+	if w.confirm("amt-a", c, "n1"); w.states(id) != "accepted" {
+		t.Errorf("of another's: %s", w.states(id))
+	}
+	c.Recipients = addresses(t, "post@amt-a.de-mail.example", "hilfe@provider.de-mail.example") // the sender and the provider are no recipients
+	if w.confirm("amt-a", c, "n2"); w.states(id) != "failed" {
+		t.Error(w.states(id))
+	}
+	id = w.out("amt-a", "<2@amt>", "", "one", erika)
+	c.OriginalMessageID, c.Recipients = "<2@amt>", addresses(t, "niemand@buerger.de-mail.example", erika)
+	if w.confirm("amt-a", c, "n3"); w.states(id) != "failed" {
+		t.Error(w.states(id))
+	}
+}
+
+// Messages of others with the same Message-ID hide nothing, however many there are.
+func TestOthersHideNoMessage(t *testing.T) {
+	w := newInWorld(t, nil)
+	id := w.out("amt-a", "<1@amt>", "AZ 1", "one", erika)
+	for range maxFound + 1 {
+		w.out("amt-b", "<1@amt>", "AZ 1", "one", erika)
+	}
+	letter := sealed(t, []string{"from: " + erika, "message-id: <1@amt>", demail.FieldPrivateID + ": AZ 1"}, "one")
+	for range maxFound + 1 {
+		w.mustHand(erika, letter, postA)
+	}
+	c := &confirmation.Confirmation{Type: demail.TypeReceipt, Time: time.Now(), OriginalMessageID: "<1@amt>", Recipients: addresses(t, erika)}
+	if about := w.confirm("amt-a", c, "n1"); about != string(id) || w.states(id) != "received" {
+		t.Errorf("about %s: %s", about, w.states(id))
+	}
+}
+
+// A reference may end in a colon.
+func TestReferenceWithColon(t *testing.T) {
+	w := newInWorld(t, nil)
+	id := w.out("amt-a", "", "Unser Zeichen:", "one", erika)
+	c := &confirmation.Confirmation{Type: demail.TypeReceipt, Time: time.Now(), PrivateID: "Unser Zeichen:", Recipients: addresses(t, erika)}
+	if w.confirm("amt-a", c, "n1"); w.states(id) != "received" {
+		t.Error(w.states(id))
 	}
 }
 

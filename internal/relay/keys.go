@@ -30,8 +30,26 @@ func squeeze(v string) string { return clip(strings.Join(strings.Fields(v), " ")
 // dropSpace takes all white space out.
 func dropSpace(v string) string { return clip(strings.Join(strings.Fields(v), ""), maxKeyValue) }
 
-// maxKeyValue keeps a key with its name below queue.MaxText.
-const maxKeyValue = queue.MaxText - 32
+// maxKeyValue keeps a key with its name, and a tenant's before it (own), below
+// queue.MaxText.
+const maxKeyValue = queue.MaxText - 32 - 80
+
+// own adds to the keys of a message those that only its tenant's messages of the
+// same direction have. By them proofs find what they are about: whoever knows a
+// Message-ID writes messages with it that would hide the one that is meant. Those
+// of addresses are for people only, and not doubled.
+func own(tenant string, way queue.Direction, keys []string) []string {
+	for _, key := range keys[:len(keys):len(keys)] {
+		if !strings.HasPrefix(key, "address:") {
+			keys = append(keys, ownKey(tenant, way, key))
+		}
+	}
+	return keys
+}
+
+func ownKey(tenant string, way queue.Direction, key string) string {
+	return string(way) + ":" + tenant + ":" + key
+}
 
 // identify adds to attributes and keys what names the message.
 func identify(h *demail.Header, attributes map[string]string) (keys []string) {
