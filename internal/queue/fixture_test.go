@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,13 +16,14 @@ import (
 )
 
 // The folder testdata/v1 is a queue as the first release left it after a power
-// cut, and testdata/v1.json what is in it. Later code must open it. It is never
-// made again; a new format gets a folder of its own. PFORTE_WRITE_FIXTURE=DIR
+// cut, and testdata/v1.json what is in it; v2 is the same with what the second one
+// added: holds, bounces, lookup keys, notes, delays. Later code must open them. They
+// are never made again; what is new gets a folder of its own. PFORTE_WRITE_FIXTURE=DIR
 // writes one.
-const (
-	fixtureDir  = "testdata/v1"
-	fixtureText = "testdata/v1.json"
-)
+var fixtures = map[string]Recovery{
+	"v1": {Temporary: 1, Orphans: 1, Uncertain: 1},
+	"v2": {Temporary: 1, Orphans: 1, Uncertain: 1},
+}
 
 // fixtureLine is one message as the fixture's text tells it.
 type fixtureLine struct {
@@ -29,11 +31,21 @@ type fixtureLine struct {
 	Dead     string   `json:",omitempty"`
 	Body     int      // bytes with prefix
 	Trace    []string // kinds
+	Keys     []string `json:",omitempty"` // of fixtureKeys, those that find it
 }
 
+// fixtureKeys are the lookup keys in the fixture.
+var fixtureKeys = []string{"message-id:<held@gemeinde-a.example>", "address:one@x.de-mail.example"}
+
 func TestOpensEarlierFormat(t *testing.T) {
+	for name, recovery := range fixtures {
+		t.Run(name, func(t *testing.T) { checkFixture(t, filepath.Join("testdata", name), recovery) })
+	}
+}
+
+func checkFixture(t *testing.T, fixture string, recovery Recovery) {
 	dir := filepath.Join(t.TempDir(), "queue")
-	if err := os.CopyFS(dir, os.DirFS(fixtureDir)); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(fixture)); err != nil {
 		t.Fatal(err)
 	}
 	for start := range 2 {
@@ -42,14 +54,14 @@ func TestOpensEarlierFormat(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-q.checked
-		if start == 0 && (q.Recovery() != Recovery{Temporary: 1, Orphans: 1, Uncertain: 1}) {
+		if start == 0 && q.Recovery() != recovery {
 			t.Errorf("recovery %+v", q.Recovery())
 		}
 		got, err := json.MarshalIndent(fixtureLines(t, q), "", "\t")
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := os.ReadFile(fixtureText)
+		want, err := os.ReadFile(fixture + ".json")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,6 +103,15 @@ func fixtureLines(t *testing.T, q *Queue) []fixtureLine {
 		}
 		for _, event := range events {
 			line.Trace = append(line.Trace, string(event.Kind))
+		}
+		for _, key := range fixtureKeys {
+			ids, err := q.Find(key, MaxFind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.Contains(ids, e.ID) {
+				line.Keys = append(line.Keys, key)
+			}
 		}
 		lines = append(lines, line)
 	}
@@ -169,6 +190,7 @@ func TestWriteFixture(t *testing.T) {
 	if err := q.Finish(lost.ID, Outcome{Results: []Result{{0, Failed, time.Time{}, no}}, Dead: "no postmaster"}); err != nil {
 		t.Fatal(err)
 	}
+	writeOperated(t, q, late)
 	half := mustBody(t, q, make([]byte, InlineLimit+1))
 	orphan := mustBody(t, q, make([]byte, InlineLimit+1))
 	if err := orphan.seal(); err != nil {
@@ -180,13 +202,42 @@ func TestWriteFixture(t *testing.T) {
 	clone := mem.CrashClone(vfs.CrashCloneCfg{})
 	half.Abort()
 	orphan.Abort()
-	exportFS(t, clone, "/queue", filepath.Join(dir, "v1"))
+	exportFS(t, clone, "/queue", filepath.Join(dir, "v2"))
 	q = openTest(t, clone)
 	text, err := json.MarshalIndent(fixtureLines(t, q), "", "\t")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "v1.json"), append(text, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "v2.json"), append(text, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeOperated adds what the second release brought.
+func writeOperated(t *testing.T, q *Queue, late time.Time) {
+	held := testEnvelope("gemeinde-a", "one@x.de-mail.example")
+	held.Hold, held.HoldReason, held.Keys = true, "Prüfwert falsch", fixtureKeys
+	mustCommit(t, q, held, []byte("Subject: h\r\n\r\nh\r\n"))
+	bounced := testEnvelope("gemeinde-b", "one@x.de-mail.example", "two@x.de-mail.example")
+	bounced.Keys = fixtureKeys[1:]
+	mustCommit(t, q, bounced, nil)
+	late = late.Add(time.Hour)
+	mustDue(t, q, 1)
+	err := q.Finish(bounced.ID, Outcome{
+		Results:    []Result{{0, Waiting, late, Reply{Code: 451}}, {1, Delivered, time.Time{}, Reply{Code: 250}}},
+		DelaysTold: map[int]int{0: 2},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Bounce([]ID{bounced.ID}, "account is closed"); err != nil {
+		t.Fatal(err)
+	}
+	note := testEnvelope("gemeinde-a", "later@x.de-mail.example")
+	note.Recipients[0].NextTry = late
+	note.Notes = []Note{{held.ID, Event{Kind: Dispatched, Recipient: 0, Data: map[string]string{"code": "ok"}}}}
+	mustCommit(t, q, note, nil)
+	if err := q.Annotate(bounced.ID, Event{Kind: Retrieved, Recipient: 1}); err != nil {
 		t.Fatal(err)
 	}
 }
