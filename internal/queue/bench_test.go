@@ -2,7 +2,10 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -94,57 +97,116 @@ func inParallel(workers, n int, do func() error) error {
 	return nil
 }
 
-// BenchmarkLife is a message's whole way: Commit, Due, Begin, Finish.
+// BenchmarkLife is a message's whole way, Commit, Due, Begin, Body, Finish, with 50
+// senders; and beside it, in turns, the same with plain files (write, fsync, rename,
+// folder fsync, read, remove). "ratio" is queue to files, "group" the changes that
+// shared one fsync of the log.
 func BenchmarkLife(b *testing.B) {
-	q, err := Open(vfs.Default, filepath.Join(b.TempDir(), "queue"), Options{Ballast: -1})
+	for _, c := range []struct{ size, writers int }{{10 << 10, 50}, {100 << 10, 50}, {10 << 20, 5}} {
+		b.Run(fmt.Sprintf("%dKiB/%dwriters", c.size>>10, c.writers), func(b *testing.B) {
+			benchLife(b, c.size, c.writers)
+		})
+	}
+}
+
+func benchLife(b *testing.B, size, writers int) {
+	dir := b.TempDir()
+	q, err := Open(vfs.Default, filepath.Join(dir, "queue"), Options{Ballast: -1})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer q.Close()
-	content := testBody(10<<10, 1)
-	start := time.Now()
+	content := testBody(size, 1)
+	var number atomic.Int64
+	file := func() error {
+		name := filepath.Join(dir, fmt.Sprint(number.Add(1)))
+		if err := durable.WriteFile(name, content, 0o600); err != nil {
+			return err
+		}
+		if _, err := os.ReadFile(name); err != nil {
+			return err
+		}
+		return os.Remove(name)
+	}
+	var spent [2]time.Duration
+	const turns = 4
+	b.SetBytes(int64(size))
+	b.ResetTimer()
+	for turn := range turns {
+		n := b.N/turns + (b.N%turns+turn)/turns
+		for i, do := range []func() error{
+			func() error { return lives(q, content, writers, n) },
+			func() error { return inParallel(writers, n, file) },
+		} {
+			start := time.Now()
+			if err := do(); err != nil {
+				b.Fatal(err)
+			}
+			spent[i] += time.Since(start)
+		}
+	}
+	b.ReportMetric(float64(b.N)/spent[0].Seconds(), "messages/s")
+	b.ReportMetric(float64(b.N)/spent[1].Seconds(), "files/s")
+	b.ReportMetric(spent[1].Seconds()/spent[0].Seconds(), "ratio")
+	b.ReportMetric(q.Metrics().GroupSize(), "group")
+}
+
+// lives brings in n messages and delivers them meanwhile.
+func lives(q *Queue, content []byte, writers, n int) error {
 	var wg sync.WaitGroup
+	var sent, delivered error
 	wg.Go(func() {
-		if err := inParallel(20, b.N, func() error {
-			body, err := q.NewBody(1 << 20)
+		sent = inParallel(writers, n, func() error {
+			body, err := q.NewBody(int64(len(content)))
 			if err != nil {
 				return err
 			}
 			if _, err := body.Write(content); err != nil {
 				return err
 			}
-			return q.Commit(context.Background(), testEnvelope("a", "x@y"), body)
-		}); err != nil {
-			b.Error(err)
-		}
+			e := testEnvelope("a", "x@y")
+			e.Keys = []string{"message-id:" + string(body.ID()), "address:x@y", "body:" + string(body.ID())}
+			return q.Commit(context.Background(), e, body)
+		})
 	})
 	var done atomic.Int64
-	for range 20 {
-		wg.Go(func() {
-			for done.Load() < int64(b.N) {
-				list, err := q.Due(time.Now(), 1)
-				if err != nil {
-					b.Error(err)
-					return
+	wg.Go(func() {
+		delivered = inParallel(writers, writers, func() error {
+			for done.Load() < int64(n) {
+				if err := deliverSome(q, &done); err != nil {
+					return err
 				}
-				if len(list) == 0 {
-					time.Sleep(time.Millisecond)
-					continue
-				}
-				err = q.Begin(list[0].ID)
-				if err == nil {
-					err = q.Finish(list[0].ID, Outcome{Results: []Result{{Recipient: 0, State: Delivered}}})
-				}
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				done.Add(1)
 			}
+			return nil
 		})
-	}
+	})
 	wg.Wait()
-	b.ReportMetric(float64(b.N)/time.Since(start).Seconds(), "messages/s")
+	return errors.Join(sent, delivered)
+}
+
+func deliverSome(q *Queue, done *atomic.Int64) error {
+	list, err := q.Due(time.Now(), 1)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		time.Sleep(time.Millisecond)
+		return nil
+	}
+	id := list[0].ID
+	if err := q.Begin(id); err != nil {
+		return err
+	}
+	r, err := q.Body(id)
+	if err == nil {
+		_, err = io.Copy(io.Discard, r)
+		err = errors.Join(err, r.Close())
+	}
+	if err == nil {
+		err = q.Finish(id, Outcome{Results: []Result{{Recipient: 0, State: Delivered}}})
+	}
+	done.Add(1)
+	return err
 }
 
 // BenchmarkRestart opens a queue with many waiting messages and hands out the
