@@ -21,6 +21,7 @@ var (
 	errUnclosedQuote  = errors.New("has a quotation or comment that does not end")
 	errUnclosedAngle  = errors.New("has a < without >")
 	errBehindAddress  = errors.New("has something behind an address")
+	errOddName        = errors.New("has a name with @ [ ] ) > or \\; put the name into quotation marks")
 	errMissingAddress = errors.New("has a name without an address; names with commas need quotation marks")
 )
 
@@ -43,6 +44,26 @@ func mailboxes(s string) ([]mailbox, error) {
 		}
 	}
 	return all, nil
+}
+
+// plainly counts the addresses of a field, and refuses names of people and groups
+// with characters that stand there in quotation marks only (RFC 5322 §3.4, §3.2.3):
+// other readers find other addresses in them. A name that says no more than its
+// address is harmless.
+func plainly(s string) (addresses int, err error) {
+	sc := scanner{s: s}
+	for sc.at < len(s) {
+		_, found, err := sc.element()
+		switch {
+		case err != nil:
+			return 0, err
+		case sc.odd:
+			return 0, errOddName
+		case found:
+			addresses++
+		}
+	}
+	return addresses, nil
 }
 
 // rewrite replaces addresses in the text of a field and keeps all else. change
@@ -70,12 +91,15 @@ func rewrite(s string, change func(address string) (string, bool)) (string, erro
 type scanner struct {
 	s  string
 	at int
+
+	odd bool // the last element has a name that plainly refuses
 }
 
 // element reads up to and with the next comma, semicolon or the colon of a group.
 func (sc *scanner) element() (m mailbox, found bool, err error) {
+	sc.odd = false
 	var plain span // the text outside of angle brackets
-	angle := false
+	angle, special := false, false
 	for sc.at < len(sc.s) {
 		from := sc.at
 		switch c := sc.s[sc.at]; c {
@@ -89,13 +113,14 @@ func (sc *scanner) element() (m mailbox, found bool, err error) {
 			continue
 		case ',', ';':
 			sc.at++
-			return sc.finish(m, angle, plain)
+			return sc.finish(m, angle, special, plain)
 		case ':':
 			if angle {
 				return m, false, errBehindAddress
 			}
 			sc.at++
-			return m, false, nil // the name of a group
+			sc.odd = special
+			return m, false, nil
 		case '<':
 			if angle {
 				return m, false, errBehindAddress
@@ -111,15 +136,17 @@ func (sc *scanner) element() (m mailbox, found bool, err error) {
 			}
 		case '[':
 			sc.literal()
+			special = true
 		default:
 			sc.at++
+			special = special || strings.IndexByte("@])>\\", c) >= 0
 		}
 		if angle {
 			return m, false, errBehindAddress
 		}
 		plain.add(from, sc.at, sc.s)
 	}
-	return sc.finish(m, angle, plain)
+	return sc.finish(m, angle, special, plain)
 }
 
 // span is a piece of text, and what it says without white space and comments.
@@ -161,7 +188,8 @@ func (p *span) says(s string) string {
 	return s[p.first:p.end]
 }
 
-func (sc *scanner) finish(m mailbox, angle bool, plain span) (mailbox, bool, error) {
+func (sc *scanner) finish(m mailbox, angle, special bool, plain span) (mailbox, bool, error) {
+	sc.odd = angle && special && !strings.EqualFold(plain.says(sc.s), m.address)
 	switch {
 	case angle && m.address == "":
 		return m, false, errMissingAddress

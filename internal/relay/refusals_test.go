@@ -57,7 +57,7 @@ func TestRefusals(t *testing.T) {
 		"two options of a kind":                with(head("x-de-mail-private: yes", "X-De-Mail-Private: no"), 554, "5.6.0", "2-mal", "2 times"),
 		"Reply-To outside of De-Mail":          with(head("Reply-To: amt@firma.example"), 554, "5.6.0", "lassen Sie das Feld weg", "leave the field out"),
 		"two Reply-To":                         with(head("Reply-To: "+senders+", "+outCitizen), 554, "5.6.0", "lassen Sie die anderen weg", "leave out the others"),
-		"an empty Reply-To":                    with(head("Reply-To: (nobody)"), 554, "5.6.0", "genau eine Adresse", "exactly one address"),
+		"an empty Reply-To":                    with(head("Reply-To: (nobody)"), 554, "5.6.0", "nennt keine Adresse", "names no address"),
 		"8 bit in the header":                  with(head("X-Amt: \xfc"), 554, "5.6.7", "kodieren Sie es", "encode it"),
 		"an option that is neither yes nor no": with(head("x-de-mail-private: Yes"), 554, "5.7.0", "in Kleinbuchstaben", "in lower case"),
 		"retrieve without private":             with(head("x-de-mail-confirmation-of-retrieve: yes"), 554, "5.7.0", "setzen Sie auch x-de-mail-private: yes", "set x-de-mail-private: yes"),

@@ -131,8 +131,7 @@ func (l *letter) change(name string, to func(address string) (string, bool, erro
 		case fault != nil:
 			return fields, addresses, fault
 		case err != nil:
-			return fields, addresses, l.refuse(554, "5.6.0", "Kopffeld %s ist fehlerhaft (%s); lassen Sie das sendende System in Ordnung bringen",
-				"header field %s is faulty (%s); have the sending system put right", name, err)
+			return fields, addresses, l.faulty(name, err)
 		case text == f.Text():
 			continue
 		}
@@ -141,6 +140,11 @@ func (l *letter) change(name string, to func(address string) (string, bool, erro
 		}
 	}
 	return fields, addresses, nil
+}
+
+func (l *letter) faulty(name string, err error) error {
+	return l.refuse(554, "5.6.0", "Kopffeld %s ist fehlerhaft (%s); lassen Sie das sendende System in Ordnung bringen",
+		"header field %s is faulty (%s); have the sending system put right", name, err)
 }
 
 func (l *letter) unwritable(name string) error {
@@ -174,6 +178,9 @@ func (l *letter) readers() error {
 // replyTo must be one De-Mail address, for confirmations go there (TR-01201-3.4
 // §3.1.1).
 func (l *letter) replyTo() error {
+	if err := l.unmistakable("reply-to"); err != nil {
+		return err
+	}
 	fields, addresses, err := l.change("reply-to", func(address string) (string, bool, error) {
 		if a, ok := l.tenant.Table.DeMail(unquoted(address)); ok {
 			return a.String(), true, nil

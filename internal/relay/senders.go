@@ -12,7 +12,10 @@ import (
 // takes them for the sender, too.
 func (l *letter) senders() error {
 	for _, name := range [...]string{"from", "sender", "resent-from", "resent-sender"} {
-		fields, addresses, err := l.change(name, func(address string) (string, bool, error) {
+		if err := l.unmistakable(name); err != nil {
+			return err
+		}
+		fields, _, err := l.change(name, func(address string) (string, bool, error) {
 			a, err := ownSender(l.system, address)
 			return a.String(), true, err
 		})
@@ -21,12 +24,27 @@ func (l *letter) senders() error {
 			return err
 		case fields == 0 && name == "from":
 			return l.refuse(554, "5.6.0", "Kopffeld From fehlt; lassen Sie das sendende System in Ordnung bringen", "header field From is missing; have the sending system put right")
-		case fields > addresses:
+		}
+	}
+	return l.deMailSender()
+}
+
+// unmistakable: each of these fields has an address, and the provider must read the
+// same ones in it as we do.
+func (l *letter) unmistakable(name string) error {
+	for _, f := range l.h.All() {
+		if !f.Is(name) {
+			continue
+		}
+		switch n, err := plainly(f.Text()); {
+		case err != nil:
+			return l.faulty(name, err)
+		case n == 0:
 			return l.refuse(554, "5.6.0", "Kopffeld %s nennt keine Adresse; lassen Sie das sendende System in Ordnung bringen",
 				"header field %s names no address; have the sending system put right", name)
 		}
 	}
-	return l.deMailSender()
+	return nil
 }
 
 // deMailSender sets x-de-mail-sender, or checks what the tenant chose.
