@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 
 	"gitlab.opencode.de/pforte/pforte/internal/config"
 	"gitlab.opencode.de/pforte/pforte/internal/secret"
@@ -25,10 +27,28 @@ type logins struct {
 	costs  []secret.Params // one for each system, for decoys
 	seed   maphash.Seed
 	places chan struct{} // taken by who verifies
+	turns  *turns
+}
+
+// turns are taken before a place: of logins from the same tenants' networks one
+// verifies at a time, so that who tries secrets there does not keep others waiting.
+type turns struct {
+	mu sync.Mutex
+	of map[string]chan struct{} // by the tenants' ids; bounded by their networks
+}
+
+func (t *turns) get(whose string) chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.of[whose] == nil {
+		t.of[whose] = make(chan struct{}, 1)
+	}
+	return t.of[whose]
 }
 
 func newLogins() logins {
-	return logins{users: map[string]*System{}, seed: maphash.MakeSeed(), places: make(chan struct{}, maxVerifications)}
+	return logins{users: map[string]*System{}, seed: maphash.MakeSeed(), places: make(chan struct{}, maxVerifications),
+		turns: &turns{of: map[string]chan struct{}{}}}
 }
 
 func (l *logins) add(sys *System, doc *config.Client) error {
@@ -57,10 +77,12 @@ func (s *Snapshot) Logins() bool { return len(s.logins.users) > 0 }
 // It says nothing about which part was wrong, neither by its error's kind nor by
 // its time: an unknown user, a wrong secret and a wrong network cost the same.
 // Only an address from which no system logs in at all is refused without work.
-// At most maxVerifications secrets are verified at once; others wait.
+// At most maxVerifications secrets are verified at once, and one of those from the
+// networks of the same tenants; others wait.
 func (s *Snapshot) Authenticate(user, password string, from netip.Addr) (*System, error) {
 	l := &s.logins
-	if !l.anyFrom(from) {
+	whose := l.whoseFrom(from)
+	if whose == "" {
 		return nil, fmt.Errorf("%w: nobody logs in from %s", ErrLogin, from)
 	}
 	sys, known := l.users[strings.ToLower(user)]
@@ -68,9 +90,12 @@ func (s *Snapshot) Authenticate(user, password string, from netip.Addr) (*System
 	if known {
 		hash = sys.secret
 	}
+	turn := l.turns.get(whose)
+	turn <- struct{}{}
 	l.places <- struct{}{}
 	right := hash.Matches(password)
 	<-l.places
+	<-turn
 	switch {
 	case !known:
 		return nil, fmt.Errorf("%w: no such user", ErrLogin)
@@ -82,13 +107,16 @@ func (s *Snapshot) Authenticate(user, password string, from netip.Addr) (*System
 	return sys, nil
 }
 
-func (l *logins) anyFrom(from netip.Addr) bool {
+// whoseFrom names the tenants whose systems log in from an address, "" if none does.
+func (l *logins) whoseFrom(from netip.Addr) string {
+	var ids []string
 	for _, sys := range l.users {
 		if sys.from(from) {
-			return true
+			ids = append(ids, sys.Tenant.ID)
 		}
 	}
-	return false
+	slices.Sort(ids)
+	return strings.Join(slices.Compact(ids), " ")
 }
 
 // decoy costs as much as the hash of some real user, always the same for one name.

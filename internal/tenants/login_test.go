@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -130,6 +131,42 @@ func TestVerificationsAreBounded(t *testing.T) {
 		<-s.logins.places
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestTenantsTakeTurns: who tries secrets in one tenant's network, on however many
+// connections, lets another tenant's login pass after one verification.
+func TestTenantsTakeTurns(t *testing.T) {
+	doc := withLogins(t)
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range maxVerifications {
+			s.logins.places <- struct{}{}
+		}
+		var mu sync.Mutex
+		var order []string
+		var all sync.WaitGroup
+		login := func(name, user, from string) {
+			all.Go(func() {
+				_, _ = s.Authenticate(user, secretB, netip.MustParseAddr(from))
+				mu.Lock()
+				defer mu.Unlock()
+				order = append(order, name)
+			})
+			synctest.Wait()
+		}
+		for range 10 {
+			login("a", "gemeinde-a.scanner", "10.10.0.66")
+		}
+		login("b", "gemeinde-b.scanner", "10.10.1.7")
+		<-s.logins.places // one place, so that they come one after the other
+		all.Wait()
+		if at := slices.Index(order, "b"); at > 2 {
+			t.Errorf("another tenant's login came after %d: %v", at, order)
 		}
 	})
 }
