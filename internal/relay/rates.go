@@ -9,8 +9,9 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
 
-// maxMeters bounds how many tenants are metered before those that are idle are
-// forgotten: ids of tenants that are long gone do not pile up.
+// maxMeters bounds how many tenants are metered before those are forgotten that have
+// no connection and full buckets: ids of tenants that are long gone do not pile up,
+// and nobody gets a new bucket for one that he has emptied.
 const maxMeters = 1024
 
 // meters count what tenants' systems use up. They belong to the relay and not to
@@ -32,7 +33,7 @@ type meter struct {
 func (m *meters) connect(t *tenants.Tenant) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	one := m.get(t)
+	one := m.get(t, now())
 	if limit := t.Rates.Connections; limit > 0 && one.open >= limit {
 		return false
 	}
@@ -63,7 +64,7 @@ func (m *meters) take(t *tenants.Tenant, perMinute int, bucket func(*meter) **ra
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	steady := rate.Limit(float64(perMinute) / time.Minute.Seconds())
-	b := bucket(m.get(t))
+	b := bucket(m.get(t, now))
 	switch {
 	case *b == nil:
 		*b = rate.NewLimiter(steady, perMinute)
@@ -75,7 +76,7 @@ func (m *meters) take(t *tenants.Tenant, perMinute int, bucket func(*meter) **ra
 }
 
 // get finds or makes a tenant's meter; m.mu is held.
-func (m *meters) get(t *tenants.Tenant) *meter {
+func (m *meters) get(t *tenants.Tenant, now time.Time) *meter {
 	if one := m.of[t.ID]; one != nil {
 		return one
 	}
@@ -84,7 +85,7 @@ func (m *meters) get(t *tenants.Tenant) *meter {
 	}
 	if len(m.of) >= maxMeters {
 		for id, one := range m.of {
-			if one.open == 0 {
+			if one.open == 0 && full(one.messages, now) && full(one.recipients, now) {
 				delete(m.of, id)
 			}
 		}
@@ -92,4 +93,8 @@ func (m *meters) get(t *tenants.Tenant) *meter {
 	one := &meter{}
 	m.of[t.ID] = one
 	return one
+}
+
+func full(b *rate.Limiter, now time.Time) bool {
+	return b == nil || b.TokensAt(now) >= float64(b.Burst())
 }

@@ -74,3 +74,21 @@ func TestMetersAreBounded(t *testing.T) {
 		t.Error("an open connection was forgotten")
 	}
 }
+
+// Others who come and go, however many, do not fill anybody's bucket anew.
+func TestBucketsAreNotForgotten(t *testing.T) {
+	var m meters
+	a := &tenants.Tenant{ID: "a", Rates: tenants.Rates{MessagesPerMinute: 1}}
+	at := time.Now()
+	if !m.message(a, at) {
+		t.Fatal("a full bucket gave nothing")
+	}
+	for i := range 3 * maxMeters {
+		one := &tenants.Tenant{ID: fmt.Sprint("t", i)}
+		m.connect(one)
+		m.disconnect(one.ID)
+	}
+	if m.message(a, at) {
+		t.Error("a bucket that was empty is full")
+	}
+}
