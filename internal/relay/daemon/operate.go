@@ -15,6 +15,10 @@ import (
 // maxLeft bounds how many messages an answer names that an act left as they were.
 const maxLeft = 100
 
+// actPage is how many messages an act looks at together, each with up to a
+// thousand recipients.
+const actPage = 100
+
 // errNothingChosen: an act on everything is asked for by a filter, never by leaving
 // all out.
 var errNothingChosen = errors.New("no message is named and no filter given; name queue IDs, or choose by tenant, age, state or reason")
@@ -73,6 +77,9 @@ func (d *Daemon) show(_ context.Context, _ localapi.Peer, in manage.QueueID) (ma
 		return manage.QueueDetail{}, fmt.Errorf("%w: %w", queue.ErrUnknown, err)
 	}
 	e, events, err := d.queue.Trace(id)
+	if err == nil && e == nil {
+		err = fmt.Errorf("%w: the beginning of its trace is lost", queue.ErrUnknown)
+	}
 	if err != nil {
 		return manage.QueueDetail{}, err
 	}
@@ -182,6 +189,9 @@ func (d *Daemon) revived(do func([]queue.ID) (int, error)) func([]queue.ID) (int
 // act does one thing to the messages that are named or chosen. state, if not empty,
 // narrows a choice to the messages that the act can be done to.
 func (d *Daemon) act(ctx context.Context, in manage.QueueAct, state string, do func([]queue.ID) (int, error)) (out manage.QueueActed, err error) {
+	if in.Match != nil {
+		in.Match.After, in.Match.Limit = "", 0 // choose nothing
+	}
 	if len(in.IDs) == 0 && (in.Match == nil || *in.Match == (manage.QueueFilter{})) {
 		return out, errNothingChosen
 	}
@@ -193,11 +203,11 @@ func (d *Daemon) act(ctx context.Context, in manage.QueueAct, state string, do f
 		return d.done(out, ids, do)
 	}
 	f := filter(*in.Match)
-	f.After, f.Limit = "", queue.MaxList
+	f.Limit = actPage
 	if f.State == "" {
 		f.State = state
 	}
-	for range manage.MaxQueueAct / queue.MaxList {
+	for range manage.MaxQueueAct / actPage {
 		all, next, err := d.queue.List(ctx, f)
 		if err != nil {
 			return out, err

@@ -134,6 +134,7 @@ func TestActsThatAreRefused(t *testing.T) {
 	}{
 		"nothing":      {manage.QueueAct{}, errNothingChosen},
 		"empty filter": {manage.QueueAct{Match: &manage.QueueFilter{}}, errNothingChosen},
+		"only a limit": {manage.QueueAct{Match: &manage.QueueFilter{Limit: 1, After: "01JZZZZZZZZZZZZZZZZZZZZZZZ"}}, errNothingChosen},
 		"too many":     {manage.QueueAct{IDs: make([]string, manage.MaxQueueIDs+1)}, localapi.ErrBadRequest},
 	} {
 		if _, err := r.d.hold(t.Context(), localapi.Peer{}, c.act); !errors.Is(err, c.want) {
