@@ -63,6 +63,46 @@ func (q *Queue) Annotate(id ID, events ...Event) error {
 	return nil
 }
 
+// Notes goes through the notes alone in a message's trace, oldest first, and gives the
+// envelope as it was accepted (nil if that is lost). Their cost does not grow with the
+// attempts that the message took. ErrUnknown: there is no such trace.
+func (q *Queue) Notes(id ID, each func(Event)) (*Envelope, error) {
+	b, err := id.binary()
+	if err != nil {
+		return nil, fmt.Errorf("notes: %w", err)
+	}
+	if err := q.enter(); err != nil {
+		return nil, err
+	}
+	defer q.leave()
+	raw, err := q.store.get(traceKey(b, 0))
+	if err != nil {
+		return nil, fmt.Errorf("notes of %s: %w", id, err)
+	}
+	first, err := decodeEvent(raw)
+	var e *Envelope
+	if err == nil && first.envelope != nil {
+		e, err = decodeEnvelope(keyMessage, id, first.envelope)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("notes of %s: %w", id, err)
+	}
+	from, n := append(idKey(keyTrace, b), noteMark), 0
+	var bad error
+	err = q.store.scan(from, append(idKey(keyTrace, b), noteMark+1), func(_, value []byte) bool {
+		event, err := decodeEvent(value)
+		if bad = err; err == nil {
+			each(event)
+		}
+		n++
+		return err == nil && n < maxTrace
+	})
+	if err = errors.Join(err, bad); err != nil {
+		return nil, fmt.Errorf("notes of %s: %w", id, err)
+	}
+	return e, nil
+}
+
 // addNotes puts notes into the batch, but for those about unknown messages.
 func (t *txn) addNotes(notes []Note, now time.Time) error {
 	if len(notes) > MaxNotes {

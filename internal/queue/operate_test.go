@@ -215,6 +215,19 @@ func TestFindAndNotes(t *testing.T) {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 
+	// The notes are read alone, whatever else happened to the message.
+	if _, err := q.Hold(ids[:1], "odd"); err != nil {
+		t.Fatal(err)
+	}
+	var kinds []EventKind
+	e, err := q.Notes(ids[0], func(e Event) { kinds = append(kinds, e.Kind) })
+	if err != nil || e.ID != ids[0] || len(e.Recipients) == 0 || !slices.Equal(kinds, []EventKind{Retrieved, Refused, Received}) {
+		t.Errorf("notes %v of %+v, %v", kinds, e, err)
+	}
+	if _, err := q.Notes(q.ids.next(at), nil); !errors.Is(err, ErrUnknown) {
+		t.Errorf("notes of an unknown message: %v", err)
+	}
+
 	// When the trace expires, the keys are as if they were gone at once.
 	if err := q.Expire(ids[0].Time().Add(time.Millisecond)); err != nil {
 		t.Fatal(err)

@@ -108,7 +108,7 @@ func (r *Relay) duplicate(e *queue.Envelope, m *taken) error {
 	}
 	key := deMailIDKey(id)
 	e.Keys = append(e.Keys, key, ownKey(e.Tenant, queue.In, key))
-	before, err := r.find(e.Tenant, queue.In, key)
+	before, err := r.find(e.Tenant, queue.In, key, queue.Event{})
 	if err != nil || len(before) == 0 {
 		return err
 	}
@@ -138,10 +138,22 @@ func TraceKeys(query string) []string {
 	return slices.DeleteFunc(keys, func(key string) bool { return len(key) > queue.MaxText })
 }
 
-// sent is a message with its trace.
+// sent is a message with what is known of it already of one kind.
 type sent struct {
-	e      *queue.Envelope
-	events []queue.Event
+	e     *queue.Envelope
+	known map[place]tally
+}
+
+// place is where proofs belong: to a recipient, or as a remark to all (-1).
+type place struct {
+	kind      queue.EventKind
+	recipient int
+}
+
+// tally is how many proofs there are, and whether the one in question is among them.
+type tally struct {
+	n    int
+	same bool
 }
 
 // maxFound bounds how many messages one key leads to: many may share a subject's
@@ -149,26 +161,41 @@ type sent struct {
 const maxFound = 32
 
 // find reads the tenant's messages of one direction that a key leads to, newest
-// first. Traces that have expired or are damaged are passed over.
-func (r *Relay) find(tenant string, way queue.Direction, key string) ([]sent, error) {
+// first, with what is known that is like an event. Traces that have expired or are
+// damaged are passed over. Of each it reads the proofs only, of which there are at
+// most maxProofs for each kind and recipient, and keeps no more than their number.
+func (r *Relay) find(tenant string, way queue.Direction, key string, like queue.Event) ([]sent, error) {
 	ids, err := r.o.Queue.Find(ownKey(tenant, way, key), maxFound)
 	if err != nil {
 		return nil, storeFault(err)
 	}
 	var out []sent
 	for _, id := range ids {
-		e, events, err := r.o.Queue.Trace(id)
+		s := sent{known: map[place]tally{}}
+		s.e, err = r.o.Queue.Notes(id, func(e queue.Event) { s.count(e, like) })
 		switch {
-		case errors.Is(err, queue.ErrUnknown), errors.Is(err, queue.ErrCorrupt), err == nil && e == nil:
+		case errors.Is(err, queue.ErrUnknown), errors.Is(err, queue.ErrCorrupt), err == nil && s.e == nil:
 			continue
 		case err != nil:
 			return nil, storeFault(err)
 		}
-		if e.Tenant == tenant && e.Direction == way {
-			out = append(out, sent{e, events})
+		if s.e.Tenant == tenant && s.e.Direction == way {
+			out = append(out, s)
 		}
 	}
 	return out, nil
+}
+
+// count enters a proof of the same type as like.
+func (s *sent) count(e, like queue.Event) {
+	if e.Data[proof.DataType] != like.Data[proof.DataType] || e.Kind != like.Kind && e.Kind != queue.Noted {
+		return
+	}
+	at := place{e.Kind, e.Recipient}
+	t := s.known[at]
+	t.n++
+	t.same = t.same || e.Data[proof.DataProof] == like.Data[proof.DataProof]
+	s.known[at] = t
 }
 
 // match finds what a proof is about and adds the events for its recipients.
@@ -181,7 +208,7 @@ func (r *Relay) match(e *queue.Envelope, c *confirmation.Confirmation, m *taken)
 	if kind == queue.Refused {
 		base.Reply.Text = string(cmp.Or(demail.MessageType(c.NotificationType), c.Type))
 	}
-	originals, err := r.originals(e.Tenant, c)
+	originals, err := r.originals(e.Tenant, c, base)
 	if err != nil {
 		return err
 	}
@@ -238,7 +265,7 @@ func data(c *confirmation.Confirmation, m *taken) map[string]string {
 // sender's Message-ID leads there, else his private-id, else the body's hash; what
 // contradicts is left out. A private-id or a body alone may be shared by many
 // messages: with them it must be the only one.
-func (r *Relay) originals(tenant string, c *confirmation.Confirmation) ([]sent, error) {
+func (r *Relay) originals(tenant string, c *confirmation.Confirmation, like queue.Event) ([]sent, error) {
 	for _, way := range []struct {
 		key    string
 		unique bool
@@ -246,7 +273,7 @@ func (r *Relay) originals(tenant string, c *confirmation.Confirmation) ([]sent, 
 		if _, value, _ := strings.Cut(way.key, ":"); value == "" {
 			continue
 		}
-		list, err := r.find(tenant, queue.Out, way.key)
+		list, err := r.find(tenant, queue.Out, way.key, like)
 		if err != nil {
 			return nil, err
 		}
@@ -362,18 +389,22 @@ func choose(originals []sent, c *confirmation.Confirmation, base queue.Event) (n
 		passes
 	)
 	served, strange := map[string]bool{}, true
+	aims := make([][]int, len(originals))
+	for i, o := range originals {
+		aims[i] = targets(o.e, c)
+	}
 	for pass := range passes {
-		for _, o := range originals {
-			for _, i := range targets(o.e, c) {
+		for at, o := range originals {
+			for _, i := range aims[at] {
 				strange = false
 				address := o.e.Recipients[i].Address
-				count, same := o.has(base, i)
+				has := o.known[place{base.Kind, i}]
 				switch {
 				case served[address]:
-				case same:
+				case has.same:
 					served[address] = true
 					n.mention(o.e.ID)
-				case pass == blank && count == 0, pass == more && count < maxProofs:
+				case pass == blank && has.n == 0, pass == more && has.n < maxProofs:
 					served[address] = true
 					base.Recipient = i
 					n.add(o.e.ID, base)
@@ -391,18 +422,6 @@ func choose(originals []sent, c *confirmation.Confirmation, base queue.Event) (n
 
 // maxProofs bounds how many different proofs of one kind a recipient gets.
 const maxProofs = 4
-
-// has counts the events of that kind for a recipient, and reports whether one of
-// them comes from the same proof.
-func (s *sent) has(like queue.Event, recipient int) (n int, same bool) {
-	for _, e := range s.events {
-		if e.Kind == like.Kind && e.Recipient == recipient && e.Data[proof.DataType] == like.Data[proof.DataType] {
-			n++
-			same = same || e.Data[proof.DataProof] == like.Data[proof.DataProof]
-		}
-	}
-	return n, same
-}
 
 func (n *noted) add(id queue.ID, e queue.Event) {
 	if len(n.list) < queue.MaxNotes/2 {
@@ -424,7 +443,7 @@ func (n *noted) remark(o sent, base queue.Event, about string) {
 		base.Data = maps.Clone(base.Data)
 		base.Data[proof.DataRecipient] = about
 	}
-	if known, same := o.has(base, -1); same || known >= maxProofs {
+	if has := o.known[place{queue.Noted, -1}]; has.same || has.n >= maxProofs {
 		n.mention(o.e.ID)
 		return
 	}
@@ -446,7 +465,7 @@ func (r *Relay) received(tenant string, c *confirmation.Confirmation, base queue
 	if c.Hash.IsZero() {
 		return n, nil
 	}
-	list, err := r.find(tenant, queue.In, integrityKey(c.Hash.ValueKey()))
+	list, err := r.find(tenant, queue.In, integrityKey(c.Hash.ValueKey()), base)
 	if err == nil && len(list) > 0 {
 		n.remark(list[0], base, "")
 	}

@@ -83,15 +83,20 @@ type Recipient struct {
 func Of(e *queue.Envelope, events []queue.Event) []Recipient {
 	events = slices.Clone(events)
 	slices.SortStableFunc(events, func(a, b queue.Event) int { return a.Time.Compare(b.Time) })
+	ledgers := make([]ledger, len(e.Recipients))
+	for _, event := range events {
+		switch i := event.Recipient; {
+		case i < 0:
+			for i := range ledgers {
+				ledgers[i].enter(event)
+			}
+		case i < len(ledgers):
+			ledgers[i].enter(event)
+		}
+	}
 	out := make([]Recipient, len(e.Recipients))
 	for i := range out {
-		l := ledger{}
-		for _, event := range events {
-			if event.Recipient == i || event.Recipient < 0 {
-				l.enter(event)
-			}
-		}
-		out[i] = l.balance()
+		out[i] = ledgers[i].balance()
 		out[i].Address, out[i].Original = e.Recipients[i].Address, e.Recipients[i].Original
 	}
 	return out
