@@ -96,7 +96,7 @@ func Rules() []Rule {
 		{FieldEnvelopeTo, any4, true, false, "§3.1.22", nil},
 		{FieldVersion, all, true, false, "§3.1.16", checkVersion},
 		{FieldAccountHolder, normal, true, false, "§3.1.19", checkText},
-		{FieldNotificationType, notice, true, false, "§3.1.20", checkNotificationType},
+		{FieldNotificationType, notice, true, true, "§3.1.20", checkNotificationType},
 		{"from", all, false, false, "§3.1.1", checkText},
 		{"message-id", all, false, false, "§3.1.1", checkText},
 	}

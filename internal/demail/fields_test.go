@@ -109,10 +109,17 @@ func TestValidateNotification(t *testing.T) {
 		t.Fatalf("%s: %v", typ, faults)
 	}
 	set(FieldVersion, "7")(h)
-	h.Remove(FieldNotificationType, FieldIntegrity, "date")
+	h.Remove(FieldIntegrity, "date")
 	_, faults := Validate(h)
-	if len(faults) != 4 || faults.Err() != nil {
+	if len(faults) != 3 || faults.Err() != nil {
 		t.Errorf("a notification is stopped by %v", faults)
+	}
+	for _, change := range []func(*Header){set(FieldNotificationType, "strange"), func(h *Header) { h.Remove(FieldNotificationType) }} {
+		h := h.Clone()
+		change(h)
+		if _, faults = Validate(h); len(faults) != 4 || faults.Err() == nil || !strings.HasPrefix(faults.Err().Error(), FieldNotificationType) {
+			t.Errorf("of what kind a notification is must be well-formed: %v", faults)
+		}
 	}
 	h.Remove(FieldOriginatorProvider)
 	if _, faults = Validate(h); faults.Err() == nil || strings.Count(faults.Err().Error(), "\n") != 0 {

@@ -499,13 +499,19 @@ func TestNotification(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	tolerated := h.Clone()
-	for name, v := range map[string]string{"date": "gestern", demail.FieldVersion: "0.9", demail.FieldNotificationType: "strange"} {
+	for name, v := range map[string]string{"date": "gestern", demail.FieldVersion: "0.9"} {
 		if err := tolerated.Replace(name, v); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if c, err := Parse(tolerated, bytes.NewReader(body), k.trust); err != nil || c.Fault != nil || c.NotificationType != "" {
+	if c, err := Parse(tolerated, bytes.NewReader(body), k.trust); err != nil || c.Fault != nil {
 		t.Errorf("faulty header: %v, %v", c, err)
+	}
+	if err := tolerated.Replace(demail.FieldNotificationType, "strange"); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Parse(tolerated, bytes.NewReader(body), k.trust); !errors.Is(err, ErrMalformed) {
+		t.Errorf("of a strange kind: %v, %v", c, err)
 	}
 	for name, body := range map[string]string{"no multipart": "x", "empty": "", "torn": string(body[:len(body)/2])} {
 		if c, err := Parse(h, strings.NewReader(body), k.trust); err != nil || !errors.Is(c.Fault, ErrMalformed) || c.PrivateID != "az-1" || c.Recipients != nil {
