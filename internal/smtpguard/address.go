@@ -11,8 +11,6 @@ const (
 	maxDomain = 255
 	maxPath   = 254 // without the angle brackets
 	maxLabel  = 63
-	// maxParams bounds the parameters of one MAIL or RCPT.
-	maxParams = 12
 )
 
 // CheckAddress reports why a is not a plain mailbox as the package comment
@@ -69,30 +67,44 @@ func alnum(c byte) bool {
 
 // path checks the argument of MAIL or RCPT: prefix, path, parameters. It returns
 // the argument as go-smtp must read it.
-func path(arg, prefix string, null bool) (string, *Error) {
-	if len(arg) < len(prefix) || !strings.EqualFold(arg[:len(prefix)], prefix) {
-		return "", Errorf(501, "5.5.4", "the command needs %s<address>", prefix)
+func (c *conn) path(verb, arg, prefix string) (string, *Error) {
+	address, rest, fault := cutPath(arg, prefix)
+	if fault != nil {
+		return "", fault
 	}
-	inner, found := strings.CutPrefix(strings.TrimLeft(arg[len(prefix):], " "), "<")
-	if !found {
-		return "", Errorf(501, "5.5.4", "the address must stand in angle brackets: %s<address>", prefix)
-	}
-	address, rest, found := strings.Cut(inner, ">")
-	if !found || rest != "" && rest[0] != ' ' {
-		if strings.Contains(address, `"`) {
-			return "", Errorf(553, "5.1.3", "quoted local parts are not taken; use a plain address")
-		}
-		return "", Errorf(501, "5.5.4", "the address must end in > followed by a space or the end of the line")
-	}
-	if address != "" || !null {
+	if address != "" || verb != "MAIL" {
 		if fault := pathFault(address); fault != nil {
 			return "", fault
 		}
 	}
-	if fault := params(rest); fault != nil {
+	if fault := params(verb, rest, c.maxSize()); fault != nil {
 		return "", fault
 	}
 	return prefix + "<" + address + ">" + rest, nil
+}
+
+// cutPath splits prefix, address and parameters; the latter start with a space or
+// are empty.
+func cutPath(arg, prefix string) (address, rest string, fault *Error) {
+	if len(arg) < len(prefix) || !strings.EqualFold(arg[:len(prefix)], prefix) {
+		return "", "", Errorf(501, "5.5.4", "the command needs %s<address>", prefix)
+	}
+	inner, found := strings.CutPrefix(strings.TrimLeft(arg[len(prefix):], " "), "<")
+	if !found {
+		return "", "", Errorf(501, "5.5.4", "the address must stand in angle brackets: %s<address>", prefix)
+	}
+	address, rest, found = strings.Cut(inner, ">")
+	if !found || rest != "" && rest[0] != ' ' {
+		if strings.Contains(address, `"`) {
+			return "", "", quotedFault()
+		}
+		return "", "", Errorf(501, "5.5.4", "the address must end in > followed by a space or the end of the line")
+	}
+	return address, rest, nil
+}
+
+func quotedFault() *Error {
+	return Errorf(553, "5.1.3", "quoted local parts are not taken; use a plain address")
 }
 
 func pathFault(address string) *Error {
@@ -100,37 +112,17 @@ func pathFault(address string) *Error {
 	case strings.HasPrefix(address, "@"):
 		return Errorf(553, "5.1.3", "source routes are not taken; use a plain address")
 	case strings.ContainsAny(address, `"\`):
-		return Errorf(553, "5.1.3", "quoted local parts are not taken; use a plain address")
+		return quotedFault()
 	case strings.Contains(address, "@["):
 		return Errorf(553, "5.1.3", "address literals are not taken; use a domain")
 	}
 	for i := range len(address) {
 		if address[i] >= 0x80 {
-			return Errorf(553, "5.6.7", "addresses must be ASCII; De-Mail knows no others")
+			return Errorf(553, "5.6.7", "addresses must be ASCII; write the domain in its xn-- form, and use an address with an ASCII local part")
 		}
 	}
 	if err := CheckAddress(address); err != nil {
 		return Errorf(553, "5.1.3", "%s", err.Error())
-	}
-	return nil
-}
-
-// params checks the parameters' syntax (RFC 5321 §4.1.2) and that none comes
-// twice: two readers may take different ones.
-func params(s string) *Error {
-	seen := map[string]bool{}
-	for _, param := range strings.Fields(s) {
-		key, value, _ := strings.Cut(param, "=")
-		key = strings.ToUpper(key)
-		switch {
-		case key == "" || strings.Contains(value, "="):
-			return Errorf(501, "5.5.4", "a parameter must be KEYWORD or KEYWORD=value")
-		case seen[key]:
-			return Errorf(501, "5.5.4", "parameter %s stands there twice", key)
-		case len(seen) == maxParams:
-			return Errorf(501, "5.5.4", "too many parameters")
-		}
-		seen[key] = true
 	}
 	return nil
 }

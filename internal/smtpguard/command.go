@@ -1,42 +1,16 @@
 package smtpguard
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
 
-// Faults of a line that end the connection: what follows cannot be trusted to be
-// a command.
-var (
-	errLongLine = errors.New("line too long")
-	errBareLine = errors.New("bare CR, bare LF or NUL in a command")
-)
-
-// readLine returns the next line without its CRLF.
-func readLine(br *bufio.Reader) ([]byte, error) {
-	line, err := br.ReadSlice('\n')
-	switch {
-	case errors.Is(err, bufio.ErrBufferFull) || len(line) > maxCommandLine:
-		return nil, errLongLine
-	case err != nil:
-		return nil, err
-	}
-	line, clean := bytes.CutSuffix(line, []byte("\r\n"))
-	if !clean || bytes.IndexByte(line, '\r') >= 0 || bytes.IndexByte(line, 0) >= 0 {
-		return nil, errBareLine
-	}
-	return line, nil
-}
-
-// What stands for the verb before the first command: go-smtp's greeting is
-// awaited, or has been.
+// What stands for the verb where the peer did not send one: go-smtp's greeting is
+// awaited, or an answer that nobody asked for.
 const (
 	greeting = ""
-	greeted  = "-"
+	quiet    = "-"
 )
 
 // transaction is what the guard knows of the conversation.
@@ -47,6 +21,7 @@ type transaction struct {
 	mail     bool   // MAIL was accepted
 	rcpts    int
 	auth     bool // a SASL exchange goes on
+	authed   bool // and one succeeded
 	errors   int
 	junk     int
 	authErrs int
@@ -64,26 +39,39 @@ func (c *conn) nextCommand() []byte {
 			c.bye(Errorf(421, "4.4.2", "session took too long, please connect again"))
 			return nil
 		}
-		line, err := readLine(c.br)
+		line, err := c.held, error(nil)
+		if c.held = nil; line == nil {
+			line, err = c.in.line()
+		}
 		if err != nil {
 			c.lineFault(err)
 			return nil
 		}
 		command, fault := c.screen(line)
-		if fault == nil {
+		switch {
+		case c.over:
+			return nil
+		case fault == nil:
 			return command
 		}
-		c.refuse(fault)
+		c.reply(refused(line), fault)
 	}
 	return nil
 }
 
+// refused is the verb of a line that go-smtp will not see, as far as it matters
+// for the answer.
+func refused(line []byte) string {
+	verb, _, _ := split(line)
+	return verb
+}
+
 func (c *conn) lineFault(err error) {
 	switch {
-	case errors.Is(err, errLongLine):
-		c.bye(Errorf(500, "5.5.2", "line too long, closing connection"))
-	case errors.Is(err, errBareLine):
-		c.bye(Errorf(500, "5.5.2", "lines must end in CRLF and hold no other CR, LF or NUL; closing connection"))
+	case errors.Is(err, errLongLine) && c.tx.auth:
+		c.bye(Errorf(500, "5.5.6", "authentication response too long, closing connection"))
+	case errors.Is(err, errLongLine), errors.Is(err, errBareLine):
+		c.bye(lineError(err))
 	case timedOut(err) && c.isDraining():
 		c.bye(c.closing())
 	case timedOut(err):
@@ -93,59 +81,69 @@ func (c *conn) lineFault(err error) {
 	}
 }
 
+func lineError(err error) *Error {
+	if errors.Is(err, errLongLine) {
+		return Errorf(500, "5.5.2", "line too long, closing connection")
+	}
+	return Errorf(500, "5.5.2", "lines must end in CRLF and hold no other CR, LF or NUL; closing connection")
+}
+
 func (c *conn) isDraining() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.draining
 }
 
-// bye answers and ends the conversation.
-func (c *conn) bye(e *Error) {
-	c.send(fmt.Appendf(nil, "%d %s\r\n", e.Code, e.line()))
-	c.over = true
-}
-
-// refuse answers a command that go-smtp will not see.
-func (c *conn) refuse(e *Error) {
-	if e.Close {
-		c.bye(e)
-		return
+// split takes a command line apart.
+func split(line []byte) (verb, arg string, fault *Error) {
+	for _, b := range line {
+		if b < ' ' || b == 0x7f {
+			return "", "", Errorf(500, "5.5.2", "control characters are not allowed in commands")
+		}
 	}
-	c.deliver(e.Code, fmt.Appendf(nil, "%d %s\r\n", e.Code, e.line()))
+	verb, arg, _ = strings.Cut(string(line), " ")
+	return strings.ToUpper(verb), strings.Trim(arg, " "), nil
 }
 
-// screen decides about one line: a command for go-smtp, or a refusal.
+// screen decides about one line: a command for go-smtp, or a refusal. Messages
+// are taken here, and leave a RSET for go-smtp.
 func (c *conn) screen(line []byte) ([]byte, *Error) {
 	if c.tx.auth {
 		c.tx.auth = false
-		return append(bytes.Clone(line), '\r', '\n'), nil
+		return c.forEngine(string(line), ""), nil
 	}
-	for _, b := range line {
-		if b < ' ' || b == 0x7f {
-			return nil, Errorf(500, "5.5.2", "control characters are not allowed in commands")
-		}
-	}
-	verb, arg, _ := strings.Cut(string(line), " ")
-	verb, arg = strings.ToUpper(verb), strings.Trim(arg, " ")
-	if c.isDraining() && !c.tx.mail && verb != "QUIT" {
-		fault := c.closing()
-		fault.Close = true
+	verb, arg, fault := split(line)
+	if fault != nil {
 		return nil, fault
+	}
+	if c.isDraining() && !c.tx.mail && verb != "QUIT" {
+		return nil, closing(c.closing())
 	}
 	if !c.tx.extended { // PIPELINING was not announced to this peer
 		if fault := c.lastInGroup(verb); fault != nil {
 			return nil, fault
 		}
 	}
-	arg, fault := c.allow(verb, arg)
-	if fault != nil {
+	arg, fault = c.allow(verb, arg)
+	switch {
+	case fault != nil:
 		return nil, fault
+	case verb == "DATA" || verb == "BDAT":
+		c.tx.await = quiet
+		return c.forEngine("RSET", ""), nil
 	}
 	c.tx.await = verb
+	return c.forEngine(verb, arg), nil
+}
+
+// forEngine makes a command line; it is valid until the next.
+func (c *conn) forEngine(verb, arg string) []byte {
+	c.command = append(c.command[:0], verb...)
 	if arg != "" {
-		verb += " " + arg
+		c.command = append(append(c.command, ' '), arg...)
 	}
-	return []byte(verb + "\r\n"), nil
+	c.command = append(c.command, '\r', '\n')
+	return c.command
 }
 
 // allow is the command table: which verb is carried out when, and with which
@@ -160,21 +158,17 @@ func (c *conn) allow(verb, arg string) (string, *Error) {
 		if !c.tx.mail {
 			return "", Errorf(503, "5.5.1", "MAIL comes first")
 		}
-		return path(arg, "TO:", false)
+		return c.path(verb, arg, "TO:")
 	case "DATA":
-		return c.allowData(arg)
+		return "", c.allowData(arg)
+	case "BDAT":
+		return "", c.allowChunk(arg)
 	case "NOOP", "RSET", "VRFY":
-		if c.tx.junk++; c.tx.junk > c.s.limits.Junk {
-			return "", closing(Errorf(421, "4.7.0", "too many commands without mail, closing connection"))
-		}
 		return "", c.trivial(verb)
 	case "AUTH":
 		return c.allowAuth(arg)
 	case "QUIT":
-		return "", nil
-	case "BDAT":
-		// Its chunk follows at once and would be read as commands.
-		return "", closing(Errorf(502, "5.5.1", "BDAT is not offered, closing connection"))
+		return "", closing(Errorf(221, "2.0.0", "closing connection"))
 	case "STARTTLS":
 		return "", Errorf(503, "5.5.1", "TLS is already active")
 	}
@@ -185,6 +179,9 @@ func closing(e *Error) *Error { e.Close = true; return e }
 
 // trivial answers what needs no engine; RSET does.
 func (c *conn) trivial(verb string) *Error {
+	if c.tx.junk++; c.tx.junk > c.s.limits.Junk {
+		return closing(Errorf(421, "4.7.0", "too many commands without mail, closing connection"))
+	}
 	switch verb {
 	case "NOOP":
 		return Errorf(250, "2.0.0", "OK")
@@ -207,8 +204,8 @@ func (c *conn) allowHello(verb, arg string) (string, *Error) {
 	if fault := c.lastInGroup(verb); fault != nil {
 		return "", fault
 	}
-	if c.tx.junk++; c.tx.junk > c.s.limits.Junk {
-		return "", closing(Errorf(421, "4.7.0", "too many commands without mail, closing connection"))
+	if fault := c.trivial(verb); fault != nil {
+		return "", fault
 	}
 	c.peer.Helo, c.peer.Extended = name, verb == "EHLO"
 	return name, nil
@@ -217,7 +214,7 @@ func (c *conn) allowHello(verb, arg string) (string, *Error) {
 // lastInGroup refuses what was sent behind a command whose answer must be awaited
 // (RFC 2920 §3.1).
 func (c *conn) lastInGroup(verb string) *Error {
-	if c.br.Buffered() > 0 {
+	if c.in.buffered() > 0 {
 		return closing(Errorf(554, "5.5.0", "nothing may be sent behind %s before its answer, closing connection", verb))
 	}
 	return nil
@@ -230,32 +227,29 @@ func (c *conn) allowMail(arg string) (string, *Error) {
 	case c.tx.mail:
 		return "", Errorf(503, "5.5.1", "a transaction is open; RSET ends it")
 	}
-	return path(arg, "FROM:", true)
+	return c.path("MAIL", arg, "FROM:")
 }
 
-func (c *conn) allowData(arg string) (string, *Error) {
+// noMail is for a message that no accepted MAIL and RCPT announced.
+func (c *conn) noMail() *Error {
+	if c.tx.mail {
+		return Errorf(503, "5.5.1", "no recipient was accepted")
+	}
+	return Errorf(503, "5.5.1", "MAIL and RCPT come first")
+}
+
+func (c *conn) allowData(arg string) *Error {
 	switch {
 	case arg != "":
-		return "", Errorf(501, "5.5.4", "DATA takes no argument")
-	case !c.tx.mail:
-		return "", Errorf(503, "5.5.1", "MAIL and RCPT come first")
-	case c.tx.rcpts == 0:
-		return "", Errorf(503, "5.5.1", "no recipient was accepted")
+		return Errorf(501, "5.5.4", "DATA takes no argument")
+	case !c.tx.mail || c.tx.rcpts == 0:
+		return c.noMail()
 	}
-	return "", c.lastInGroup("DATA")
-}
-
-func (c *conn) allowAuth(arg string) (string, *Error) {
-	if _, ok := c.session.(Authenticator); !ok {
-		return "", Errorf(502, "5.5.1", "AUTH is not offered")
+	if fault := c.lastInGroup("DATA"); fault != nil {
+		return fault
 	}
-	switch {
-	case !c.tx.greeted:
-		return "", Errorf(503, "5.5.1", "EHLO comes first")
-	case c.tx.mail:
-		return "", Errorf(503, "5.5.1", "AUTH is not allowed in a transaction")
-	case arg == "":
-		return "", Errorf(501, "5.5.4", "AUTH needs a mechanism")
-	}
-	return arg, c.lastInGroup("AUTH")
+	c.emit("DATA", 354, []byte("354 send the message, ended by CRLF.CRLF\r\n"))
+	c.messageWindow()
+	c.take("DATA", c.newBody())
+	return nil
 }

@@ -1,7 +1,6 @@
 package smtpguard
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -10,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -23,7 +21,9 @@ type conn struct {
 	s      *Server
 	mode   Mode
 	raw    net.Conn
-	br     *bufio.Reader // over source: what the peer sent, decrypted
+	in     input  // what the peer sent, decrypted
+	out    []byte // answers that wait to be sent
+	held   []byte // a command that ended a message, to be carried out next
 	peer   Peer
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -32,9 +32,10 @@ type conn struct {
 
 	session Session
 	tx      transaction
-	pending []byte // of a command, on its way to go-smtp
+	command []byte // for go-smtp
+	pending []byte // what it has not read of that
 	answer  []byte // of go-smtp, so far
-	body    *body  // while a message is coming in
+	verdict *Error // of the session on the command that go-smtp has
 	over    bool   // nothing more is read; the engine sees the end
 
 	mu       sync.Mutex // guards what follows
@@ -50,7 +51,7 @@ func newConn(s *Server, raw net.Conn, mode Mode) *conn {
 	c := &conn{s: s, raw: raw, wire: raw, mode: mode, opened: time.Now(), tx: transaction{await: greeting}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.peer.Remote, c.peer.Local = addrPort(raw.RemoteAddr()), addrPort(raw.LocalAddr())
-	c.br = bufio.NewReaderSize(source{c}, readBuffer)
+	c.in.init(source{c})
 	return c
 }
 
@@ -101,7 +102,6 @@ func (c *conn) secure() error {
 	c.mu.Lock()
 	c.wire = secured
 	c.mu.Unlock()
-	c.br.Reset(source{c})
 	c.peer.TLS = secured.ConnectionState()
 	return nil
 }
@@ -145,11 +145,11 @@ func (c *conn) turnAway(fault *Error) {
 	defer c.Close()
 	if c.mode == StartTLS {
 		c.setWindow(window{until: time.Now().Add(c.s.limits.Plain)})
-		if _, err := readLine(c.br); err != nil {
+		if _, err := c.in.line(); err != nil {
 			return
 		}
 	}
-	c.send(fmt.Appendf(nil, "%d %s\r\n", fault.Code, fault.line()))
+	c.bye(fault)
 }
 
 // guarded runs a call into the backend; a panic in it becomes a 421.
@@ -165,7 +165,7 @@ func (c *conn) guarded(call func() error) (err error) {
 	return call()
 }
 
-// Read gives go-smtp the next command line, and after a message its end mark.
+// Read gives go-smtp the next command line.
 func (c *conn) Read(p []byte) (n int, err error) {
 	defer func() {
 		if r := recover(); r != nil { // go-smtp does not recover here
@@ -175,10 +175,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 		}
 	}()
 	if len(c.pending) == 0 {
-		if c.body != nil {
-			c.finishBody()
-			c.pending = []byte(".\r\n")
-		} else if c.pending = c.nextCommand(); c.pending == nil {
+		if c.pending = c.nextCommand(); c.pending == nil {
 			return 0, errOver
 		}
 	}
@@ -192,6 +189,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	const longest = 16 << 10
 	if len(c.answer)+len(p) > longest {
 		return 0, errors.New("smtpguard: the engine's answer is too long")
+	}
+	if len(c.answer) == 0 && finalLine(p) == len(p) {
+		return len(p), c.answered(p)
 	}
 	c.answer = append(c.answer, p...)
 	for {
@@ -225,17 +225,6 @@ func finalLine(b []byte) int {
 	}
 }
 
-// send writes to the peer, and ends the reading side if that fails.
-func (c *conn) send(b []byte) {
-	c.mu.Lock()
-	wire := c.wire
-	c.mu.Unlock()
-	_ = wire.SetWriteDeadline(time.Now().Add(c.s.limits.Write))
-	if _, err := wire.Write(b); err != nil {
-		c.over = true
-	}
-}
-
 // Close ends the connection and its session, once.
 func (c *conn) Close() error {
 	c.once.Do(func() {
@@ -244,6 +233,7 @@ func (c *conn) Close() error {
 		if c.session != nil {
 			_ = c.guarded(func() error { c.session.Close(); return nil })
 		}
+		c.flush()
 		c.mu.Lock()
 		wire := c.wire
 		c.mu.Unlock()
@@ -270,63 +260,3 @@ func (c *conn) RemoteAddr() net.Addr             { return c.raw.RemoteAddr() }
 func (c *conn) SetDeadline(time.Time) error      { return nil }
 func (c *conn) SetReadDeadline(time.Time) error  { return nil }
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }
-
-// window says how long the next read may take.
-type window struct {
-	until time.Time     // absolute end
-	idle  time.Duration // per read, 0: only until
-	rate  int64         // bytes per second that push the end of grace back, 0: none
-	grace time.Time
-	read  int64 // bytes read in this window
-	wakes bool  // a draining server ends it
-}
-
-func (w window) deadline(now time.Time) time.Time {
-	d := w.until
-	if w.idle > 0 {
-		d = earlier(d, now.Add(w.idle))
-	}
-	if w.rate > 0 {
-		d = earlier(d, w.grace.Add(time.Duration(float64(w.read)/float64(w.rate)*float64(time.Second))))
-	}
-	return d
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func (c *conn) setWindow(w window) {
-	c.mu.Lock()
-	c.window = w
-	c.mu.Unlock()
-}
-
-// arm sets the deadline of the next read; c.mu is held.
-func (c *conn) arm() {
-	d := c.window.deadline(time.Now())
-	if c.draining && c.window.wakes {
-		d = time.Unix(1, 0)
-	}
-	_ = c.wire.SetReadDeadline(d)
-}
-
-// source is the network under the read buffer.
-type source struct{ c *conn }
-
-func (s source) Read(p []byte) (int, error) {
-	s.c.mu.Lock()
-	s.c.arm()
-	wire := s.c.wire
-	s.c.mu.Unlock()
-	n, err := wire.Read(p)
-	s.c.mu.Lock()
-	s.c.window.read += int64(n)
-	s.c.mu.Unlock()
-	return n, err
-}
-
-func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

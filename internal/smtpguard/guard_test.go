@@ -20,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
 	"gitlab.opencode.de/pforte/pforte/internal/tlsprofile"
@@ -56,7 +55,9 @@ type record struct {
 	rcpt  func(string) error
 	data  func(io.Reader) (string, error)
 	close func()
-	auth  bool
+
+	mechanisms []string // AUTH is offered
+	known      bool     // and not needed
 }
 
 func (r *record) Admit(_ context.Context, p *Peer) (Session, error) {
@@ -65,8 +66,8 @@ func (r *record) Admit(_ context.Context, p *Peer) (Session, error) {
 			return nil, err
 		}
 	}
-	if r.auth {
-		return authRecord{r}, nil
+	if len(r.mechanisms) > 0 {
+		return &authRecord{record: r, known: r.known}, nil
 	}
 	return r, nil
 }
@@ -121,43 +122,6 @@ func (r *record) got() (messages, from, to []string, closed int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]string(nil), r.messages...), append([]string(nil), r.from...), append([]string(nil), r.to...), r.closed
-}
-
-type authRecord struct{ *record }
-
-func (authRecord) AuthMechanisms() []string { return []string{"PLAIN"} }
-func (authRecord) Auth(string) (sasl.Server, error) {
-	return sasl.NewPlainServer(func(_, user, secret string) error {
-		if user == "box" && secret == "right" {
-			return nil
-		}
-		return smtp.ErrAuthFailed
-	}), nil
-}
-
-// pipes is a listener of net.Pipe connections, for synctest.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-func (p *pipes) dial() net.Conn {
-	near, far := net.Pipe()
-	p.conns <- far
-	return near
 }
 
 func options(b Backend, l Limits) Options {
@@ -219,9 +183,31 @@ func dialPlain(t testing.TB, addr string) *talk {
 
 func dial(t testing.TB, addr string) *talk {
 	t.Helper()
-	p := dialPlain(t, addr)
-	c := tls.Client(p.Conn, insecure())
+	return dialTLS(t, addr, insecure())
+}
+
+func dialTLS(t testing.TB, addr string, cfg *tls.Config) *talk {
+	t.Helper()
+	c := tls.Client(dialPlain(t, addr).Conn, cfg)
 	return &talk{t, c, bufio.NewReader(c)}
+}
+
+// lockedBuffer takes a log.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // greetedPeer is past EHLO on an implicit TLS listener.
@@ -288,4 +274,11 @@ func (c *talk) open(recipients ...string) {
 		c.say("RCPT TO:<"+r+">", "250")
 	}
 	c.say("DATA", "354")
+}
+
+// stop ends a server at once.
+func stop(s *Server) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.Shutdown(ctx)
 }

@@ -65,8 +65,13 @@ const (
 	// maxCommandLine is the longest command with its CRLF: 512 octets of RFC 5321
 	// §4.5.3.1.4 plus what SIZE, BODY, SMTPUTF8, AUTH and DSN may add.
 	maxCommandLine = 2000
-	// readBuffer holds at least one command line.
-	readBuffer = 4096
+	// commandBuffer holds at least one command line; every connection has one.
+	commandBuffer = 2048
+	// bodyBuffer holds a whole TLS record; a connection has one while it sends a
+	// message.
+	bodyBuffer = 16 << 10
+	// maxReplies is how many bytes of answers wait for the end of a pipelined group.
+	maxReplies = 1 << 10
 	// discardFactor times MessageBytes is read (and thrown away) of a message that
 	// was refused, so that its sender can see the answer; then the connection ends.
 	discardFactor = 2

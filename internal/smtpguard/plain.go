@@ -16,12 +16,12 @@ func (c *conn) plain() error {
 		c.bye(fault)
 		return fault
 	}
-	c.send(fmt.Appendf(nil, "220 %s ESMTP\r\n", c.s.o.Hostname))
+	c.say(fmt.Appendf(nil, "220 %s ESMTP\r\n", c.s.o.Hostname))
 	for range maxPlainCommands {
 		if c.over {
 			return errors.New("connection lost")
 		}
-		line, err := readLine(c.br)
+		line, err := c.in.line()
 		if err != nil {
 			c.lineFault(err)
 			return fmt.Errorf("before TLS: %w", err)
@@ -29,15 +29,21 @@ func (c *conn) plain() error {
 		verb, arg, _ := strings.Cut(string(line), " ")
 		switch verb = strings.ToUpper(verb); {
 		case verb == "QUIT":
-			c.bye(Errorf(221, "2.0.0", "bye"))
+			c.bye(Errorf(221, "2.0.0", "closing connection"))
 			return errors.New("peer left without TLS")
 		case verb == "STARTTLS" && arg == "":
 			return c.startTLS()
 		}
-		c.send(c.plainAnswer(verb))
+		c.say(c.plainAnswer(verb))
 	}
 	c.bye(Errorf(421, "4.7.0", "too many commands without STARTTLS, closing connection"))
 	return errors.New("too many commands without STARTTLS")
+}
+
+// say sends an answer at once.
+func (c *conn) say(b []byte) {
+	c.out = append(c.out, b...)
+	c.flush()
 }
 
 func (c *conn) plainAnswer(verb string) []byte {
@@ -60,10 +66,10 @@ func (c *conn) plainAnswer(verb string) []byte {
 // startTLS says go ahead, unless something was sent ahead: it would be read as if
 // it had come under TLS.
 func (c *conn) startTLS() error {
-	if c.br.Buffered() > 0 {
+	if c.in.buffered() > 0 {
 		c.bye(Errorf(554, "5.5.0", "nothing may be sent behind STARTTLS before its answer, closing connection"))
 		return errors.New("bytes sent ahead of the handshake")
 	}
-	c.send([]byte("220 2.0.0 ready for TLS\r\n"))
+	c.say([]byte("220 2.0.0 ready for TLS\r\n"))
 	return nil
 }

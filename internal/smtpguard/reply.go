@@ -3,6 +3,7 @@ package smtpguard
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/emersion/go-smtp"
@@ -22,9 +23,17 @@ type Error struct {
 
 // Errorf makes an Error. enhanced is written as in the answer: "5.7.1".
 func Errorf(code int, enhanced, format string, args ...any) *Error {
-	e := &Error{Code: code, Text: fmt.Sprintf(format, args...)}
-	if _, err := fmt.Sscanf(enhanced, "%d.%d.%d", &e.Enhanced[0], &e.Enhanced[1], &e.Enhanced[2]); err != nil {
-		panic("smtpguard: enhanced code " + enhanced + " is malformed") // a constant in the caller's source
+	e := &Error{Code: code, Text: format}
+	if strings.Contains(format, "%") {
+		e.Text = fmt.Sprintf(format, args...)
+	}
+	parts := strings.Split(enhanced, ".")
+	for i := range e.Enhanced {
+		n, err := strconv.Atoi(parts[min(i, len(parts)-1)])
+		if err != nil || len(parts) != len(e.Enhanced) {
+			panic("smtpguard: enhanced code " + enhanced + " is malformed") // a constant in the caller's source
+		}
+		e.Enhanced[i] = n
 	}
 	return e
 }
@@ -43,7 +52,22 @@ func (e *Error) Unwrap() error { return e.Cause }
 func (e *Error) Temporary() bool { return e.Code/100 == 4 }
 
 func (e *Error) line() string {
-	return fmt.Sprintf("%d.%d.%d %s", e.Enhanced[0], e.Enhanced[1], e.Enhanced[2], printable(e.Text))
+	return string(e.appendLine(nil))
+}
+
+func (e *Error) appendLine(b []byte) []byte {
+	for i, n := range e.Enhanced {
+		if b = strconv.AppendInt(b, int64(n), 10); i < len(e.Enhanced)-1 {
+			b = append(b, '.')
+		}
+	}
+	return append(append(b, ' '), printable(e.Text)...)
+}
+
+// appendTo appends the answer as it goes out.
+func (e *Error) appendTo(b []byte) []byte {
+	b = append(strconv.AppendInt(b, int64(e.Code), 10), ' ')
+	return append(e.appendLine(b), '\r', '\n')
 }
 
 // because attaches a cause for the log.
@@ -52,23 +76,49 @@ func (e *Error) because(err error) *Error {
 	return e
 }
 
-// asError is the one place where errors become answers (pitfall 9): what is not
-// typed is a temporary failure of ours, and its text stays here.
-func asError(err error) *Error {
-	var typed *Error
-	if errors.As(err, &typed) {
-		return typed
-	}
+// typed reports whether err says itself what the peer should read.
+func typed(err error) bool {
+	var own *Error
 	var engine *smtp.SMTPError
-	if errors.As(err, &engine) {
-		return &Error{Code: engine.Code, Enhanced: engine.EnhancedCode, Text: engine.Message}
-	}
-	return Errorf(451, "4.3.0", "temporary failure, please try again later").because(err)
+	return errors.As(err, &own) || errors.As(err, &engine)
 }
 
-// engine turns an Error into what go-smtp looks for by type assertion.
-func (e *Error) engine() *smtp.SMTPError {
-	return &smtp.SMTPError{Code: e.Code, EnhancedCode: e.Enhanced, Message: printable(e.Text)}
+// asError is the one place where errors become answers (pitfall 9): what is not
+// typed, or not a refusal, is a temporary failure of ours, and its text stays
+// here. An enhanced code of another class than the code becomes X.0.0.
+func asError(err error) *Error {
+	var answer *Error
+	var engine *smtp.SMTPError
+	switch {
+	case errors.As(err, &answer):
+	case errors.As(err, &engine):
+		answer = &Error{Code: engine.Code, Enhanced: engine.EnhancedCode, Text: engineText(engine)}
+	}
+	if answer == nil || answer.Code < 400 || answer.Code > 599 {
+		return Errorf(451, "4.3.0", "temporary failure, please try again later").because(err)
+	}
+	if class := answer.Code / 100; answer.Enhanced[0] != class {
+		fixed := *answer
+		fixed.Enhanced = [3]int{class, 0, 0}
+		return &fixed
+	}
+	return answer
+}
+
+// engineText is the text of an error of go-smtp's type: its own sentinels get
+// words of ours.
+func engineText(e *smtp.SMTPError) string {
+	switch e {
+	case smtp.ErrAuthFailed:
+		return "user or password is wrong"
+	case smtp.ErrAuthRequired:
+		return "authentication comes first"
+	case smtp.ErrAuthUnsupported, smtp.ErrAuthUnknownMechanism:
+		return "this mechanism is not offered"
+	case smtp.ErrDataTooLarge:
+		return "message is too large"
+	}
+	return e.Message
 }
 
 // printable keeps an answer on one line of ASCII: an address in it may come from
@@ -78,10 +128,14 @@ func printable(s string) string {
 	if len(s) > longest {
 		s = s[:longest]
 	}
+	clean := func(r rune) bool { return r >= ' ' && r <= '~' }
+	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
+		return s
+	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
+		if clean(r) {
+			return r
 		}
-		return r
+		return '?'
 	}, s)
 }

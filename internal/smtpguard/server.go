@@ -35,7 +35,9 @@ type Peer struct {
 // Backend decides who may talk, and serves those.
 type Backend interface {
 	// Admit is called once per connection after its handshake. An error is the
-	// answer that ends it. ctx ends with the connection.
+	// answer that ends it: 421 4.7.0 for one too many of a tenant's, say. What it
+	// counts, Session.Close takes back; that follows exactly once if and only if a
+	// Session was returned. ctx ends with the connection.
 	Admit(ctx context.Context, peer *Peer) (Session, error)
 }
 
@@ -139,7 +141,7 @@ func (s *Server) welcome(raw net.Conn, mode Mode) {
 		s.o.Log.Info("connection refused", "remote", c.peer.Remote.String(), "reason", err.Error())
 		if mode == StartTLS {
 			_ = raw.SetWriteDeadline(time.Now().Add(refusalWrite))
-			fmt.Fprintf(raw, "%d %s\r\n", err.Code, err.line())
+			_, _ = raw.Write(err.appendTo(nil))
 		}
 		_ = raw.Close()
 		return
@@ -234,47 +236,3 @@ func addressKey(a netip.Addr) netip.Prefix {
 	p, _ := a.Prefix(bits)
 	return p
 }
-
-// handover is the listener that go-smtp serves: what comes out of it is already
-// under TLS and guarded.
-type handover struct {
-	conns  chan net.Conn
-	ctx    context.Context
-	cancel context.CancelFunc
-}
-
-func newHandover() *handover {
-	h := &handover{conns: make(chan net.Conn)}
-	h.ctx, h.cancel = context.WithCancel(context.Background())
-	return h
-}
-
-// give passes c on, unless the server is closing.
-func (h *handover) give(c net.Conn) bool {
-	select {
-	case h.conns <- c:
-		return true
-	case <-h.ctx.Done():
-		return false
-	}
-}
-
-func (h *handover) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.ctx.Done():
-		return nil, net.ErrClosed
-	}
-}
-
-func (h *handover) Close() error   { h.cancel(); return nil }
-func (h *handover) Addr() net.Addr { return &net.TCPAddr{} }
-
-// engineLog receives go-smtp's own complaints: panics and broken connections.
-type engineLog struct{ log *slog.Logger }
-
-func (l engineLog) Printf(format string, v ...any) {
-	l.log.Warn("smtp engine", "message", fmt.Sprintf(format, v...))
-}
-func (l engineLog) Println(v ...any) { l.log.Warn("smtp engine", "message", fmt.Sprintln(v...)) }
