@@ -209,7 +209,7 @@ func (s *inSession) envelope(p *parcel, m *taken, id queue.ID) (*queue.Envelope,
 		return nil, err
 	}
 	e := &queue.Envelope{ID: id, Tenant: p.tenant.ID, Direction: queue.In, Hop: hopTenant, Class: queue.Normal, From: s.from, Recipients: p.rcpts,
-		ENVID: s.options.EnvelopeID, RET: string(s.options.Return), EightBit: m.eightBit, UTF8: m.utf8, Received: at, Prefix: trace,
+		EightBit: m.eightBit, UTF8: m.utf8, Received: at, Prefix: trace,
 		Hold: p.hold != "", HoldReason: clip(p.hold, queue.MaxText),
 		Attributes: map[string]string{attrIntegrity: m.integrity(), attrType: m.kind}}
 	e.Keys = identify(m.h, e.Attributes)

@@ -78,7 +78,9 @@
 //   - An incoming message: it stays as a dead letter, and the tenant's postmaster
 //     gets a report. The sender gets none: a De-Mail that the provider has handed
 //     over counts as received, and a report over De-Mail would need an account to
-//     speak for. The operator delivers it once the tenant's server works again.
+//     speak for. For the same reason the provider is not offered DSN: what its
+//     users are to be told of delivery stays the provider's duty (RFC 3461 §5.2.2).
+//     The operator delivers the dead letter once the tenant's server works again.
 //   - A report: the tenant's postmaster gets one about it. A report to the
 //     postmaster stays as a dead letter. Nothing is dropped.
 //

@@ -77,7 +77,7 @@ func (c *conn) path(verb, arg, prefix string) (string, *Error) {
 			return "", fault
 		}
 	}
-	if fault := params(verb, rest, c.maxSize()); fault != nil {
+	if fault := c.params(verb, rest); fault != nil {
 		return "", fault
 	}
 	return prefix + "<" + address + ">" + rest, nil

@@ -91,8 +91,11 @@ func objection(verb string, code int) *Error {
 // capabilities announces what is true for this peer, whatever go-smtp would.
 func (c *conn) capabilities() []byte {
 	out := fmt.Appendf(nil, "250-%s\r\n", c.s.o.Hostname)
-	for _, keyword := range []string{"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "CHUNKING"} {
+	for _, keyword := range []string{"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "CHUNKING"} {
 		out = fmt.Appendf(out, "250-%s\r\n", keyword)
+	}
+	if !c.s.o.NoDSN {
+		out = append(out, "250-DSN\r\n"...)
 	}
 	if names := c.mechanisms(); len(names) > 0 {
 		out = fmt.Appendf(out, "250-AUTH %s\r\n", printable(strings.Join(names, " ")))

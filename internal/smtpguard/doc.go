@@ -25,6 +25,8 @@
 //     a BDAT whose size cannot be read ends the connection.
 //   - Bytes of messages are never read as commands: after any error in the middle
 //     of one the connection is closed.
+//   - Who announces DSN must report (RFC 3461 §5.2.2): with Options.NoDSN it is not
+//     announced, and RET, ENVID, NOTIFY and ORCPT get 555.
 //   - Addresses are plain: `<local@domain>` in ASCII, dot-atom local part of at most
 //     64, domain of letters, digits and hyphens of at most 255 octets. Quoted local
 //     parts, source routes and address literals are refused with 553 5.1.3, others

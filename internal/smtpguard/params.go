@@ -8,9 +8,14 @@ import (
 
 // paramsOf are the parameters that each command knows: SIZE (RFC 1870), BODY
 // (6152), SMTPUTF8 (6531), RET, ENVID, NOTIFY and ORCPT (3461), AUTH (4954).
-func paramsOf(verb string) []string {
-	if verb == "MAIL" {
+func (s *Server) paramsOf(verb string) []string {
+	switch {
+	case verb == "MAIL" && s.o.NoDSN:
+		return []string{"SIZE", "BODY", "SMTPUTF8", "AUTH"}
+	case verb == "MAIL":
 		return []string{"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"}
+	case s.o.NoDSN:
+		return nil
 	}
 	return []string{"NOTIFY", "ORCPT"}
 }
@@ -18,8 +23,8 @@ func paramsOf(verb string) []string {
 // params checks the parameters of MAIL or RCPT: their syntax (RFC 5321 §4.1.2),
 // that they are known, that none comes twice - two readers may take different
 // ones - and those that the guard answers for. go-smtp reads the rest.
-func params(verb, s string, size int64) *Error {
-	known, seen := paramsOf(verb), []string(nil)
+func (c *conn) params(verb, s string) *Error {
+	known, seen := c.s.paramsOf(verb), []string(nil)
 	for param := range strings.FieldsSeq(s) {
 		key, value, assigned := strings.Cut(param, "=")
 		key = strings.ToUpper(key)
@@ -32,7 +37,7 @@ func params(verb, s string, size int64) *Error {
 			return Errorf(501, "5.5.4", "parameter %s stands there twice", key)
 		}
 		seen = append(seen, key)
-		if fault := paramFault(key, value, assigned, size); fault != nil {
+		if fault := paramFault(key, value, assigned, c.maxSize()); fault != nil {
 			return fault
 		}
 	}

@@ -127,6 +127,28 @@ func TestPitfall12And13Capabilities(t *testing.T) {
 	}
 }
 
+// Without DSN its parameters are unknown ones, and all else is as before.
+func TestNoDSN(t *testing.T) {
+	r := &record{}
+	_, addr := serve(t, r, Limits{}, Implicit, func(o *Options) { o.NoDSN = true })
+	c := dial(t, addr)
+	c.expect("220")
+	if caps := c.say("EHLO client.example", "250"); strings.Contains(caps, "DSN") || !strings.Contains(caps, "CHUNKING") {
+		t.Errorf("offered: %q", caps)
+	}
+	for _, param := range []string{"RET=HDRS", "ENVID=x", "ret=full"} {
+		c.say("MAIL FROM:<a@x.example> "+param, "555 5.5.4")
+	}
+	c.say("MAIL FROM:<a@x.example> SIZE=10 BODY=8BITMIME SMTPUTF8", "250")
+	for _, param := range []string{"NOTIFY=NEVER", "ORCPT=rfc822;c@x.example", "notify=SUCCESS"} {
+		c.say("RCPT TO:<b@x.example> "+param, "555 5.5.4")
+	}
+	c.say("RCPT TO:<b@x.example>", "250")
+	if _, from, to, _ := r.got(); len(from) != 1 || len(to) != 1 {
+		t.Errorf("the session saw %d senders and %d recipients, want one of each", len(from), len(to))
+	}
+}
+
 // A pipelined chunk is as long as it says, whatever lines it has.
 func TestPitfall13LongLinesInChunks(t *testing.T) {
 	r := &record{}

@@ -60,13 +60,17 @@ type Session interface {
 // where it is below Limits.MessageBytes, and is what the peer is told.
 type Sizer interface{ MaxSize() int64 }
 
-// Options make a Server. All but Limits and Ready are required.
+// Options make a Server. All but Limits, NoDSN and Ready are required.
 type Options struct {
 	Hostname string // in greetings
 	TLS      *tls.Config
 	Backend  Backend
 	Limits   Limits
 	Log      *slog.Logger
+	// NoDSN is for a Backend that cannot report to whom it takes mail from: DSN is
+	// not announced, its parameters get 555, and the peer, who knows that, keeps the
+	// duty to report (RFC 3461 §5.2.2).
+	NoDSN bool
 	// Ready is asked at each connection; an error means 421 for it.
 	Ready func() error
 }
@@ -99,7 +103,7 @@ func New(o Options) *Server {
 	e.MaxLineLength = maxCommandLine
 	e.AllowInsecureAuth = true // go-smtp cannot see that the guard's connections are TLS
 	e.EnableSMTPUTF8 = true
-	e.EnableDSN = true
+	e.EnableDSN = !o.NoDSN
 	e.ErrorLog = engineLog{o.Log}
 	// ReadTimeout, WriteTimeout, MaxMessageBytes: the guard's (pitfalls 1, 3, 14).
 	// Debug stays nil: it would write passwords and messages (pitfall 17).

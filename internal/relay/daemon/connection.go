@@ -116,7 +116,9 @@ func (d *Daemon) guards() (tenant, provider *smtpguard.Server) {
 	incoming.TextLine = incomingTextLine
 	own.GetConfigForClient = d.tenantTLS(own)
 	theirs.GetConfigForClient = tlsprofile.PerClient(theirs.Clone())
-	return d.guard(own, d.relay.Outgoing(), limits), d.guard(theirs, d.relay.Incoming(), incoming)
+	// Nobody can be sent a report over De-Mail: the provider keeps that duty.
+	return d.guard(smtpguard.Options{TLS: own, Backend: d.relay.Outgoing(), Limits: limits}),
+		d.guard(smtpguard.Options{TLS: theirs, Backend: d.relay.Incoming(), Limits: incoming, NoDSN: true})
 }
 
 // tenantTLS asks tenants' systems for a certificate. Whose it is, is asked at Admit:
@@ -141,7 +143,7 @@ const incomingTextLine = 1 << 20
 // is the tenant's own limit.
 const maxMessage = 256 << 20
 
-func (d *Daemon) guard(cfg *tls.Config, b smtpguard.Backend, l smtpguard.Limits) *smtpguard.Server {
-	l.MessageBytes = maxMessage
-	return smtpguard.New(smtpguard.Options{Hostname: d.hostname(), TLS: cfg, Backend: b, Limits: l, Log: d.o.Log, Ready: d.relay.Ready})
+func (d *Daemon) guard(o smtpguard.Options) *smtpguard.Server {
+	o.Hostname, o.Log, o.Ready, o.Limits.MessageBytes = d.hostname(), d.o.Log, d.relay.Ready, maxMessage
+	return smtpguard.New(o)
 }

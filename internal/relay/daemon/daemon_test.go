@@ -310,6 +310,26 @@ func TestRefusalsIn(t *testing.T) {
 	}
 }
 
+// Who cannot send reports does not announce them: the provider does not get DSN,
+// and tenants do.
+func TestProviderKeepsTheDutyToReport(t *testing.T) {
+	w := newWorld(t)
+	r := w.start()
+	provider := w.dial(r.push, w.pki.Client())
+	provider.expect("220")
+	if caps := provider.say("EHLO mx.provider.example", "250"); strings.Contains(caps, "DSN") {
+		t.Errorf("the provider is offered %q", caps)
+	}
+	provider.say("MAIL FROM:<"+citizen+"> RET=HDRS ENVID=q1", "555 5.5.4")
+	provider.say("MAIL FROM:<"+citizen+">", "250")
+	provider.say("RCPT TO:<"+officeA+"> NOTIFY=SUCCESS,FAILURE", "555 5.5.4")
+	tenant := w.dial(r.implicit, w.clientA)
+	tenant.expect("220")
+	if caps := tenant.say("EHLO mail.example", "250"); !strings.Contains(caps, "DSN") {
+		t.Errorf("a tenant is offered %q", caps)
+	}
+}
+
 func TestOnlyTheProviderMayPush(t *testing.T) {
 	w := newWorld(t)
 	r := w.start()
