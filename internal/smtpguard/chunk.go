@@ -98,9 +98,12 @@ func (c *conn) nextChunk(b *body) error {
 				c.held = bytes.Clone(line)
 				b.givenUp, b.broken = true, errGivenUp
 				return errGivenUp
+			case "DATA": // what stands behind it may be content
+				fault = c.lastInGroup(verb)
 			case "NOOP":
 				fault = c.trivial(verb)
-			default:
+			}
+			if fault == nil {
 				fault = Errorf(503, "5.5.1", "a message is coming in chunks: BDAT goes on with it, RSET gives it up")
 			}
 		}

@@ -239,14 +239,15 @@ func (c *conn) noMail() *Error {
 }
 
 func (c *conn) allowData(arg string) *Error {
+	// Also ahead of a refusal: what stands behind it may be content.
+	if fault := c.lastInGroup("DATA"); fault != nil {
+		return fault
+	}
 	switch {
 	case arg != "":
 		return Errorf(501, "5.5.4", "DATA takes no argument")
 	case !c.tx.mail || c.tx.rcpts == 0:
 		return c.noMail()
-	}
-	if fault := c.lastInGroup("DATA"); fault != nil {
-		return fault
 	}
 	c.emit("DATA", 354, []byte("354 send the message, ended by CRLF.CRLF\r\n"))
 	c.messageWindow()

@@ -34,7 +34,7 @@
 //     holds bytes that its sender did not declare is the Session's to judge.
 //   - Commands come in order: no MAIL in a transaction, no RCPT, DATA or BDAT outside
 //     of one, nothing but BDAT, NOOP and what gives a message up between its chunks,
-//     no pipelining past EHLO, DATA or AUTH (RFC 2920 §3.1).
+//     no pipelining past EHLO, DATA (also a refused one) or AUTH (RFC 2920 §3.1).
 //   - Answers to a pipelined group of MAIL, RCPT, RSET and BDAT go out in one write,
 //     before the guard waits for more; all others at once (RFC 2920 §3.2).
 //   - Every answer but those to EHLO, HELO, a challenge and 354 has an enhanced code

@@ -2,6 +2,7 @@ package smtpguard
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -41,6 +42,28 @@ func TestPipelining(t *testing.T) {
 	c.put("MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\n")
 	c.expect("554 5.5.0")
 	c.closed()
+}
+
+// A peer that sends content without waiting for 354 is cut off also where DATA is
+// refused: otherwise its content would be commands.
+func TestContentBehindARefusedDATA(t *testing.T) {
+	for name, ahead := range map[string]string{
+		"no transaction":   "",
+		"no recipient":     "MAIL FROM:<a@x.example>\r\n",
+		"between chunks":   "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nBDAT 6\r\nA: b\r\n",
+		"with an argument": "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA now\r\n",
+	} {
+		r := &record{}
+		_, addr := serve(t, r, Limits{}, Implicit)
+		c := greetedPeer(t, addr)
+		c.put(ahead + "DATA\r\nRSET\r\nMAIL FROM:<smuggled@x.example>\r\nRCPT TO:<b@x.example>\r\n")
+		for !strings.HasPrefix(c.expect(""), "554 5.5.0") {
+		}
+		c.closed()
+		if _, from, _, _ := r.got(); slices.Contains(from, "smuggled@x.example") {
+			t.Errorf("%s: content became commands", name)
+		}
+	}
 }
 
 // RSET in a group ends one transaction and lets another begin, in order.

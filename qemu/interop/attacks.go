@@ -71,9 +71,7 @@ func (w *way) smuggle(marker, smuggled, end string) error {
 	if err := c.commands(l.envelope()+"DATA\r\n", 250, 250, 354); err != nil {
 		return err
 	}
-	second := fmt.Sprintf("%sDATA\r\nFrom: <%s>\r\nTo: <%s>\r\nSubject: interop\r\nDate: Fri, 20 Nov 2026 08:00:00 +0000\r\nMessage-ID: <%s@mail.intern.example>\r\n\r\nmarker %s\r\nsecond\r\n.\r\n",
-		l.envelope(), l.from, l.to, smuggled, smuggled)
-	if err := whole(c, append(append(append([]byte(nil), l.raw...), end...), second...)); err != nil {
+	if err := whole(c, append(append(append([]byte(nil), l.raw...), end...), second(l, smuggled)...)); err != nil {
 		return err
 	}
 	code, text := c.answer()

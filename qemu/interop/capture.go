@@ -80,6 +80,13 @@ func (c *capture) where(wanted func(*message) bool) (first *message, n int) {
 	return first, n
 }
 
+// count is how many messages came.
+func (c *capture) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.got)
+}
+
 // await waits for a message.
 func (c *capture) await(ctx context.Context, limit time.Duration, wanted func(*message) bool) (*message, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)

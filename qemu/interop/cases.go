@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gitlab.opencode.de/pforte/pforte/qemu/peers"
 )
 
 // name is unique in the whole world.
@@ -36,7 +38,7 @@ type trial struct {
 
 func trials() []trial {
 	return []trial{{"plain", plain}, {"8bit", eightBit}, {"utf8", utf8}, {"chunking", chunking}, {"dsn", dsn}, {"pipelining", pipelining}, {"large", large},
-		{"smuggling", smuggling}, {"desync", desync}}
+		{"smuggling", smuggling}, {"desync", desync}, {"bdat-smug", chunkSmuggling}}
 }
 
 // odd is a body that is legal and looks like the protocol around it.
@@ -156,32 +158,10 @@ func report(envid, action string) func(*message) bool {
 	}
 }
 
-func chunking(ctx context.Context, w *way) error {
-	c, err := w.in()
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if !c.ext["CHUNKING"] {
-		if w.direct {
-			return notOffered{"Pforte", "CHUNKING"}
-		}
-		return notOffered{"peer", "CHUNKING"}
-	}
-	marker := name()
-	b := odd(marker)
-	l, err := w.letter(b)
-	if err != nil {
-		return err
-	}
-	if err := c.bdat(l); err != nil {
-		return err
-	}
-	_, err = w.once(ctx, marker, b)
-	return err
-}
-
 func dsn(ctx context.Context, w *way) error {
+	if w.name == "receiving" {
+		return dutyKept(ctx, w)
+	}
 	if !w.direct && !w.peerExt["DSN"] {
 		return notOffered{"peer", "DSN"}
 	}
@@ -199,9 +179,6 @@ func dsn(ctx context.Context, w *way) error {
 	if err != nil {
 		return err
 	}
-	if !w.peerExt["DSN"] && w.name == "receiving" { // a De-Mail's sender learns from confirmations, never from us
-		return notOffered{"Pforte", "report to the provider, and peer no DSN"}
-	}
 	if !w.peerExt["DSN"] { // RFC 3461 §5.2.2: the last server that knows DSN says so
 		_, err := w.end.await(ctx, arrival, report(marker, "relayed"))
 		if err != nil {
@@ -216,6 +193,33 @@ func dsn(ctx context.Context, w *way) error {
 		}
 	}
 	return nil
+}
+
+// dutyKept: Pforte cannot send the provider reports, so it must neither offer DSN
+// there nor take its parameters, and makes up none for the peer.
+func dutyKept(ctx context.Context, w *way) error {
+	c, err := w.in()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if c.ext["DSN"] {
+		return errors.New("Pforte offers DSN to the provider, and cannot report to it")
+	}
+	from, to := "MAIL FROM:<"+peers.Citizen+">", "RCPT TO:<"+peers.TenantDeMail(0)+">"
+	if err := c.commands(from+" RET=HDRS ENVID=x\r\n"+from+"\r\n"+to+" NOTIFY=SUCCESS\r\n"+to+" ORCPT=rfc822;a@b.example\r\n", 555, 250, 555, 555); err != nil {
+		return err
+	}
+	m, err := w.simple(ctx, odd, "", whole)
+	if err != nil {
+		return err
+	}
+	for _, made := range []string{"RET=", "ENVID=", "NOTIFY="} {
+		if strings.Contains(strings.ToUpper(m.mail+" "+strings.Join(m.rcpt, " ")), made) {
+			return fmt.Errorf("%s was made up: %s %s", made, m.mail, m.rcpt)
+		}
+	}
+	return notOffered{"Pforte", "DSN for the provider, who keeps the duty to report"}
 }
 
 func pipelining(ctx context.Context, w *way) error {

@@ -116,27 +116,6 @@ func (c *client) want(code int) error {
 	return nil
 }
 
-// bdat sends a letter in two chunks.
-func (c *client) bdat(l *letter) error {
-	if err := c.commands(l.envelope(), 250, 250); err != nil {
-		return err
-	}
-	half := len(l.raw) / 2
-	for i, piece := range [][]byte{l.raw[:half], l.raw[half:]} {
-		last := ""
-		if i == 1 {
-			last = " LAST"
-		}
-		if _, err := fmt.Fprintf(c, "BDAT %d%s\r\n%s", len(piece), last, piece); err != nil {
-			return err
-		}
-		if err := c.want(250); err != nil {
-			return fmt.Errorf("BDAT: %w", err)
-		}
-	}
-	return nil
-}
-
 // pipelined sends two letters in two groups; the second begins in the write that
 // ends the first (RFC 2920 §3.1).
 func (c *client) pipelined(a, b *letter) error {

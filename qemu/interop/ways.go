@@ -27,7 +27,9 @@ type way struct {
 	direct bool
 	// peerExt is what the peer offers where it takes mail.
 	peerExt map[string]bool
-	letter  func(body []byte, fields ...[2]string) (*letter, error)
+	// chunkLog is the log of a peer that speaks BDAT to Pforte.
+	chunkLog string
+	letter   func(body []byte, fields ...[2]string) (*letter, error)
 }
 
 // stopper is a running peer.
@@ -45,6 +47,9 @@ type runner struct {
 	way   peers.Way // to Pforte
 	only  bool      // it only takes mail
 	noTLS bool      // its own TLS does not work: it is spoken by a proxy before it
+	// chunkLog is where it writes, below its folder, that it handed on by BDAT. ""
+	// for who never does.
+	chunkLog string
 }
 
 func runners() []runner {
@@ -55,7 +60,7 @@ func runners() []runner {
 	}
 	return []runner{
 		{name: "postfix", start: jailed(strict), way: peers.StartTLS},
-		{name: "exim", start: jailed(peers.Exim), way: peers.ImplicitTLS},
+		{name: "exim", start: jailed(peers.Exim), way: peers.ImplicitTLS, chunkLog: "lib/mainlog"},
 		// 6.8 of Debian 12 cannot sign with OpenSSL 3: every handshake ends in "EVP lib"
 		{name: "opensmtpd", start: jailed(peers.OpenSMTPD), way: peers.ImplicitTLS, noTLS: true},
 		{name: "sendmail", start: jailed(peers.Sendmail), way: peers.StartTLS},
@@ -212,7 +217,11 @@ func (s *stage) before(ctx context.Context, r runner) error {
 		return fmt.Errorf("peer: %w", err)
 	}
 	probe.Close()
-	s.ways = append(s.ways, &way{name: "submitting", peer: r.name, in: in, to: peers.Citizen, end: end, box: box, peerExt: probe.ext, letter: fromTenant})
+	submitting := &way{name: "submitting", peer: r.name, in: in, to: peers.Citizen, end: end, box: box, peerExt: probe.ext, letter: fromTenant}
+	if r.chunkLog != "" {
+		submitting.chunkLog = filepath.Join(s.dir, "client", r.chunkLog)
+	}
+	s.ways = append(s.ways, submitting)
 	return nil
 }
 
