@@ -310,24 +310,27 @@ func TestRefusalsIn(t *testing.T) {
 	}
 }
 
-// Who cannot send reports does not announce them: the provider does not get DSN,
-// and tenants do.
-func TestProviderKeepsTheDutyToReport(t *testing.T) {
+// What is offered to whom. Who cannot send reports does not announce them: tenants
+// get DSN, the provider, who keeps the duty, does not.
+func TestOffers(t *testing.T) {
 	w := newWorld(t)
 	r := w.start()
-	provider := w.dial(r.push, w.pki.Client())
-	provider.expect("220")
-	if caps := provider.say("EHLO mx.provider.example", "250"); strings.Contains(caps, "DSN") {
-		t.Errorf("the provider is offered %q", caps)
+	provider, tenant := w.dial(r.push, w.pki.Client()), w.dial(r.implicit, w.clientA)
+	for c, with := range map[*talk]bool{provider: false, tenant: true} {
+		c.expect("220")
+		caps := c.say("EHLO mail.example", "250")
+		if strings.Contains(caps, "DSN\r\n") != with {
+			t.Errorf("DSN is to be offered: %v; what is: %q", with, caps)
+		}
+		for _, keyword := range []string{"PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "CHUNKING", "SIZE ", "LIMITS RCPTMAX="} {
+			if !strings.Contains(caps, keyword) {
+				t.Errorf("%s is not offered: %q", keyword, caps)
+			}
+		}
 	}
 	provider.say("MAIL FROM:<"+citizen+"> RET=HDRS ENVID=q1", "555 5.5.4")
 	provider.say("MAIL FROM:<"+citizen+">", "250")
 	provider.say("RCPT TO:<"+officeA+"> NOTIFY=SUCCESS,FAILURE", "555 5.5.4")
-	tenant := w.dial(r.implicit, w.clientA)
-	tenant.expect("220")
-	if caps := tenant.say("EHLO mail.example", "250"); !strings.Contains(caps, "DSN") {
-		t.Errorf("a tenant is offered %q", caps)
-	}
 }
 
 func TestOnlyTheProviderMayPush(t *testing.T) {
