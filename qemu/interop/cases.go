@@ -80,14 +80,19 @@ func difference(want, got []byte) string {
 	return fmt.Sprintf("%d bytes became %d, at %d %q became %q", len(want), len(got), i, piece(want), piece(got))
 }
 
-// through sends one letter on a connection of its own.
-func (w *way) through(ctx context.Context, l *letter, write func(io.Writer, []byte) error) error {
+// through sends one letter on a connection of its own. id is the last word of the
+// answer, which with Pforte is the queue's name for it.
+func (w *way) through(ctx context.Context, l *letter, write func(io.Writer, []byte) error) (id string, err error) {
 	c, err := w.in()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer c.Close()
-	return c.data(l, write)
+	if err := c.data(l, write); err != nil {
+		return "", err
+	}
+	words := strings.Fields(c.last)
+	return words[len(words)-1], nil
 }
 
 // simple sends a body and wants it back.
@@ -99,7 +104,7 @@ func (w *way) simple(ctx context.Context, body func(marker string) []byte, param
 		return nil, err
 	}
 	l.mailParam = params
-	if err := w.through(ctx, l, write); err != nil {
+	if _, err := w.through(ctx, l, write); err != nil {
 		return nil, err
 	}
 	return w.once(ctx, marker, b)
@@ -137,11 +142,12 @@ func utf8(ctx context.Context, w *way) error {
 	if err != nil {
 		return err
 	}
-	l.mailParam = " BODY=8BITMIME SMTPUTF8 ENVID=" + marker
-	if err := w.through(ctx, l, whole); err != nil {
+	l.mailParam = " BODY=8BITMIME SMTPUTF8"
+	id, err := w.through(ctx, l, whole)
+	if err != nil {
 		return err
 	}
-	if _, err := w.end.await(ctx, arrival, report(marker, "failed")); err != nil {
+	if _, err := w.end.await(ctx, arrival, report(id, "failed")); err != nil {
 		return fmt.Errorf("peer has no SMTPUTF8, and no report of failure: %w", err)
 	}
 	if _, n := w.end.where(has(marker)); n > 0 {
@@ -150,10 +156,11 @@ func utf8(ctx context.Context, w *way) error {
 	return notOffered{"peer", "SMTPUTF8"}
 }
 
-// report finds a report (RFC 3464) about the message with this ENVID.
-func report(envid, action string) func(*message) bool {
+// report finds a report (RFC 3464) of Pforte's about a message, by what names it:
+// its ENVID, or the queue's own name for it.
+func report(name, action string) func(*message) bool {
 	return func(m *message) bool {
-		return strings.HasPrefix(strings.ToUpper(m.mail), "FROM:<>") && bytes.Contains(m.raw, []byte("Original-Envelope-Id: "+envid)) &&
+		return strings.HasPrefix(strings.ToUpper(m.mail), "FROM:<>") && bytes.Contains(m.raw, []byte(name)) &&
 			bytes.Contains(bytes.ToLower(m.raw), []byte("action: "+action))
 	}
 }
@@ -172,7 +179,7 @@ func dsn(ctx context.Context, w *way) error {
 		return err
 	}
 	l.mailParam, l.rcptArg = " RET=HDRS ENVID="+marker, " NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;original@there.example"
-	if err := w.through(ctx, l, whole); err != nil {
+	if _, err := w.through(ctx, l, whole); err != nil {
 		return err
 	}
 	m, err := w.once(ctx, marker, b)
@@ -204,7 +211,7 @@ func dutyKept(ctx context.Context, w *way) error {
 	}
 	defer c.Close()
 	if c.ext["DSN"] {
-		return errors.New("Pforte offers DSN to the provider, and cannot report to it")
+		return errors.New("DSN is offered to the provider, to whom Pforte cannot report")
 	}
 	from, to := "MAIL FROM:<"+peers.Citizen+">", "RCPT TO:<"+peers.TenantDeMail(0)+">"
 	if err := c.commands(from+" RET=HDRS ENVID=x\r\n"+from+"\r\n"+to+" NOTIFY=SUCCESS\r\n"+to+" ORCPT=rfc822;a@b.example\r\n", 555, 250, 555, 555); err != nil {

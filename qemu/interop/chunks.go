@@ -152,7 +152,7 @@ func (w *way) takesChunks() error {
 	case c.ext["CHUNKING"]:
 		return nil
 	case w.direct:
-		return errors.New("Pforte does not offer CHUNKING")
+		return errors.New("CHUNKING is not offered by Pforte")
 	}
 	return notOffered{"peer", "CHUNKING"}
 }

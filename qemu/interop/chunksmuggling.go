@@ -104,7 +104,7 @@ func (w *way) refusedChunks(l *letter, list [][]byte) error {
 		return fmt.Errorf("answers %d, want a refusal, and 250 to NOOP behind it", codes)
 	}
 	if n := w.box.Accepted() - before; n != 0 {
-		return fmt.Errorf("Pforte took %d messages, want 0", n)
+		return fmt.Errorf("%d messages were taken, want 0", n)
 	}
 	return nil
 }
@@ -160,7 +160,7 @@ func (w *way) falseEndsInChunks(ctx context.Context) error {
 	}
 	w.untilQuiet(ctx)
 	if took, came = w.box.Accepted()-took, w.end.count()-came; took != came {
-		return fmt.Errorf("Pforte took %d messages, and %d came out", took, came)
+		return fmt.Errorf("%d messages were taken by Pforte, and %d came out", took, came)
 	}
 	var split splits
 	for _, end := range falseEnds() {

@@ -16,8 +16,9 @@ import (
 // client speaks SMTP exactly as it is told to, also wrongly.
 type client struct {
 	net.Conn
-	r   *bufio.Reader
-	ext map[string]bool // what the server offers
+	r    *bufio.Reader
+	ext  map[string]bool // what the server offers
+	last string          // its last answer
 }
 
 // answerLimit bounds one answer.
@@ -70,6 +71,7 @@ func (c *client) answer() (int, string) {
 		}
 		if len(line) > 3 && line[3] == ' ' {
 			code, _ := strconv.Atoi(line[:3])
+			c.last = line
 			return code, all.String()
 		}
 	}
