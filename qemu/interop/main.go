@@ -14,10 +14,16 @@
 // # The columns
 //
 // plain: an ASCII letter full of dots, ends and commands. 8bit: BODY=8BITMIME.
-// utf8: SMTPUTF8 with a raw header field. chunking: BDAT. dsn: RET, ENVID, NOTIFY
-// and ORCPT arrive, or Pforte reports "relayed". pipelining: two letters in
+// utf8: SMTPUTF8 with a raw header field. chunking: BDAT in nine forms (one chunk,
+// many of 3 bytes, an empty last one, 20 MiB, several letters in one write, ...); a
+// peer that can (Exim) must hand on to Pforte in chunks, too. dsn: RET, ENVID, NOTIFY
+// and ORCPT arrive, or Pforte reports "relayed"; the provider is not offered DSN and
+// its parameters are refused, for Pforte could not report. pipelining: two letters in
 // overlapping groups. large: 20 MiB. smuggling: eleven false end marks before a
 // second message. desync: the end mark in single bytes behind a pause, and bytes sent ahead of their time.
+// bdat-smug: a second message inside of chunks, behind CRLF.CRLF (which is content
+// there and must arrive) and behind the false end marks, whole and cut in two at
+// every place; sizes that nobody can read; DATA between chunks.
 //
 // A cell passes if what Pforte took came out once, with the body's SHA-256
 // unchanged, and nothing else came out. It names what was not offered, and by
