@@ -60,6 +60,7 @@ func TestRefusals(t *testing.T) {
 		"an empty Reply-To":                    with(head("Reply-To: (nobody)"), 554, "5.6.0", "nennt keine Adresse", "names no address"),
 		"8 bit in the header":                  with(head("X-Amt: \xfc"), 554, "5.6.7", "kodieren Sie es", "encode it"),
 		"an option that is neither yes nor no": with(head("x-de-mail-private: Yes"), 554, "5.7.0", "in Kleinbuchstaben", "in lower case"),
+		"an option that nobody knows":          with(head("X-De-Mail-Confirmation-Of-Reciept: Yes"), 554, "5.7.0", "gibt es nicht", "does not exist"),
 		"retrieve without private":             with(head("x-de-mail-confirmation-of-retrieve: yes"), 554, "5.7.0", "setzen Sie auch x-de-mail-private: yes", "set x-de-mail-private: yes"),
 		"a keyword in an unknown encoding":     with(outLetter("", "From: "+senders, "Subject: =?koi8-r?Q?=D0?= #abholen"), 554, "5.6.0", "in UTF-8", "in UTF-8"),
 		"a long private-id":                    with(head("x-de-mail-private-id: "+strings.Repeat("x y ", 200)+"\r\n "+strings.Repeat("x y ", 200)), 554, "5.6.0", "1024", "1024"),

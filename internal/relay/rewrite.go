@@ -2,6 +2,7 @@ package relay
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ type letter struct {
 func (l *letter) prepare() error {
 	for _, step := range [...]func(*letter) error{
 		(*letter).loops, (*letter).single, (*letter).ascii, (*letter).senders, (*letter).readers, (*letter).replyTo,
-		(*letter).chosen, (*letter).strip, (*letter).dispatch, (*letter).complete,
+		(*letter).chosen, (*letter).strange, (*letter).strip, (*letter).dispatch, (*letter).complete,
 	} {
 		if err := step(l); err != nil {
 			return err
@@ -195,6 +196,21 @@ func (l *letter) replyTo() error {
 		return l.refuse(554, "5.6.0", "Reply-To muss genau eine Adresse nennen; lassen Sie die anderen weg", "Reply-To must name exactly one address; leave out the others")
 	}
 	return err
+}
+
+// strange refuses options that nobody knows, such as misspelt ones: taken out with
+// all other unknown fields, they would not be missed until a confirmation is.
+func (l *letter) strange() error {
+	for _, f := range l.h.All() {
+		if !f.HasPrefix("x-de-mail-") || !strings.EqualFold(f.Value(), "yes") {
+			continue
+		}
+		if !slices.ContainsFunc(demail.Rules(), func(r demail.Rule) bool { return f.Is(r.Name) }) {
+			return l.refuse(554, "5.7.0", "Versandoption %s gibt es nicht; schreiben Sie sie richtig oder lassen Sie sie weg",
+				"dispatch option %s does not exist; spell it right, or leave it out", f.Name())
+		}
+	}
+	return nil
 }
 
 // strip removes what a tenant's system must not say or should not show. Received

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -38,10 +39,11 @@ func strike(raw string, keywords []string) (text string, found []int, err error)
 	if len(raw) > maxSubject {
 		return raw, nil, errSubjectLong
 	}
-	said, coded := decodeSubject(strings.ReplaceAll(raw, "\r\n", ""))
+	said, coded := decodeSubject(padded(strings.ReplaceAll(raw, "\r\n", "")))
 	if coded != nil {
 		said = bytesOf(said)
 	}
+	said = strings.ReplaceAll(said, "\t", " ") // old programs fold with it
 	rest := said
 	for i, k := range keywords {
 		var hit bool
@@ -72,6 +74,20 @@ func decodeSubject(s string) (string, error) {
 		return s, errSubjectCoding
 	}
 	return text, nil
+}
+
+var base64Word = regexp.MustCompile(`(?i)(=\?[^? ]+\?b\?)([a-z0-9+/]+)=*\?=`)
+
+// padded puts right the padding of encoded words in base64, which readers do
+// without: a keyword that the recipient sees is not to be missed here.
+func padded(s string) string {
+	if !strings.Contains(s, "=?") {
+		return s
+	}
+	return base64Word.ReplaceAllStringFunc(s, func(word string) string {
+		m := base64Word.FindStringSubmatch(word)
+		return m[1] + m[2] + "==="[:(4-len(m[2])%4)%4] + "?="
+	})
 }
 
 // bytesOf takes encoded words apart without knowing the character set: enough to

@@ -26,6 +26,9 @@ func TestStrike(t *testing.T) {
 		{"Bescheid eilt  sehr", "Bescheid eilt  sehr", "[]", nil},
 		{"Bescheid: EILT SEHR, bitte", "Bescheid: , bitte", "[2]", nil},
 		{"Bescheid eilt\r\n sehr", "Bescheid", "[2]", nil},
+		{"Bescheid eilt\r\n\tsehr", "Bescheid", "[2]", nil},
+		{"=?utf-8?b?I2VpbnNjaHJlaWJlbg?= Bescheid", "Bescheid", "[1]", nil}, // padding was left out
+		{"=?utf-8?b?I2VpbnNjaHJlaWJlbg=?= Bescheid", "Bescheid", "[1]", nil},
 		{"Verweilt sehr", "Verweilt sehr", "[]", nil},
 		{"Eilt sehrend", "Eilt sehrend", "[]", nil},
 		{"Bescheid #einschreibens", "Bescheid #einschreibens", "[]", nil},

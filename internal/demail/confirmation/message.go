@@ -24,6 +24,8 @@ const (
 const (
 	maxMessageID = 998
 	maxMentioned = 64 // addresses that a notification's text may name
+	minYear      = 1990
+	maxYear      = 2200
 )
 
 // element is an XML element whose children occur once each.
@@ -155,11 +157,12 @@ func hashValue(v string) string {
 	return v
 }
 
-// dateTime reads xs:dateTime; without a zone it is UTC.
+// dateTime reads xs:dateTime, in UTC; without a zone it is UTC already. Zones as
+// "+24:00" and years far away cannot be written as JSON by whoever shows the time.
 func dateTime(name, v string) (time.Time, error) {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999"} {
-		if t, err := time.Parse(layout, v); err == nil {
-			return t, nil
+		if t, err := time.Parse(layout, v); err == nil && minYear <= t.Year() && t.Year() <= maxYear {
+			return t.UTC(), nil
 		}
 	}
 	return time.Time{}, fmt.Errorf("%w: %s is no date and time", ErrMalformed, name)
