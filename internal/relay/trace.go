@@ -61,7 +61,7 @@ func serverOf(value string) (id string, ok bool) {
 			return unquote(value[from : sc.at-1]), true
 		}
 		rest := value[sc.at:]
-		if n := strings.IndexAny(rest, " \t\r\n;(\""); n >= 0 {
+		if n := strings.IndexAny(rest, " \t\r\n()<>@,;:\\\"/[]?="); n >= 0 { // no token has these (RFC 2045 §5.1)
 			rest = rest[:n]
 		}
 		return rest, rest != ""
