@@ -69,7 +69,11 @@ func (r *Relay) readNews(m *taken, body *queue.Body) error {
 	}
 	opt, asked := r.trust()
 	content := &splitErrors{r: stored}
-	said, err := confirmation.Parse(m.h, content, opt)
+	r.reading <- struct{}{} // what is read is on the disk already: nobody can hold this up
+	said, err := func() (*confirmation.Confirmation, error) {
+		defer func() { <-r.reading }()
+		return confirmation.Parse(m.h, content, opt)
+	}()
 	switch {
 	case content.err != nil:
 		return storeFault(content.err)

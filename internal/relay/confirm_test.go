@@ -6,10 +6,13 @@ import (
 	"context"
 	"crypto"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/emersion/go-smtp"
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/demail/confirmation"
@@ -256,6 +259,36 @@ func TestConfirmationAtTheRecipient(t *testing.T) {
 	}
 	if w.notes(id) != 1 || w.states(id) != "accepted" {
 		t.Errorf("%d notes, %s", w.notes(id), w.states(id))
+	}
+}
+
+// Only so many confirmations are in memory at once; other mail does not wait for them.
+func TestConfirmationsAreReadInTurn(t *testing.T) {
+	w := newInWorld(t, nil)
+	for range maxReading {
+		w.r.reading <- struct{}{}
+	}
+	w.mustHand(erika, w.compose(dmdatest.DeMail{}), postA)
+	d := dmdatest.DeMail{From: "eingangsbestaetigung@provider.de-mail.example", Type: demail.TypeReceipt}
+	message, s, done := w.compose(d), w.session(), make(chan error, 1)
+	if err := errors.Join(s.Mail(d.From, &smtp.MailOptions{}), s.Rcpt(postA, &smtp.RcptOptions{})); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_, err := s.Data(bytes.NewReader(message))
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("one more was read: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	<-w.r.reading
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if len(w.r.reading) != maxReading-1 {
+		t.Errorf("%d places are taken", len(w.r.reading))
 	}
 }
 

@@ -54,6 +54,9 @@ const (
 	maxOwnReceived = 5
 	// maxTenantsPerMessage bounds the copies of one incoming message.
 	maxTenantsPerMessage = 16
+	// maxReading bounds how many confirmations are read at once: the largest XML takes
+	// some 20 MB for a moment, and the provider may send fifty side by side.
+	maxReading = 4
 	// headroom is what rewriting may add to a header.
 	headroom = 64 << 10
 )
@@ -63,8 +66,9 @@ type Relay struct {
 	o          Options
 	routes     routes
 	dispatcher *dispatcher
-	bounced    inbox  // what the operator has given back
-	meters     meters // of tenants' systems
+	bounced    inbox         // what the operator has given back
+	meters     meters        // of tenants' systems
+	reading    chan struct{} // taken by who reads a confirmation
 	counts     counts
 }
 
@@ -73,7 +77,7 @@ func New(o Options) *Relay {
 	if o.Marks == nil {
 		o.Marks = io.Discard
 	}
-	r := &Relay{o: o, bounced: inbox{rang: make(chan struct{}, 1)}}
+	r := &Relay{o: o, bounced: inbox{rang: make(chan struct{}, 1)}, reading: make(chan struct{}, maxReading)}
 	r.routes.open = r.tenantRoute
 	r.dispatcher = newDispatcher(r)
 	return r
