@@ -56,7 +56,7 @@ func TestMailOut(t *testing.T) {
 		"Date: Fri, 20 Nov 2026 08:00:00 +0000",
 		"Message-ID: <1@gemeinde-a.example>",
 		"X-De-Mail-Private: yes", "x-de-mail-confirmation-of-dispatch: yes", "x-de-mail-private-id: AZ-1",
-		"x-de-mail-auth-level: high", "X-De-Mail-Message-Type: notification", "x-de-mail-unheard-of: yes", "X-Pforte-Recipient: forged@x.example",
+		"x-de-mail-auth-level: high", "X-De-Mail-Message-Type: notification", "x-de-mail-unheard-of: 1", "X-Pforte-Recipient: forged@x.example",
 		"MIME-Version: 1.0", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit")
 	answer := c.send("<"+mailA+"> BODY=8BITMIME SIZE=2000", message, "250 2.0.0 accepted as ", "<"+citizen+">", "<geheim@buerger.de-mail.example>")
 	id, receipt, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(answer, "250 2.0.0 accepted as ")), "; ")
