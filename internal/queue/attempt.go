@@ -175,6 +175,8 @@ func (t *txn) forget(e *Envelope, key [idBytes]byte) {
 	t.delete(idKey(keyState, key))
 	if e.Size <= InlineLimit {
 		t.deleteSized(idKey(keyInline, key), e.Size)
+	}
+	if e.Size <= firstInlineLimit {
 		return
 	}
 	t.delete(idKey(keyFile, key))

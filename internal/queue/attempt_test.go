@@ -15,7 +15,7 @@ import (
 func TestAttemptsAndResults(t *testing.T) {
 	mem := vfs.NewMem()
 	q := openTest(t, mem)
-	content := testBody(100_000, 3)
+	content := testBody(200_000, 3)
 	id := mustCommit(t, q, testEnvelope("a", "one@x", "two@x", "three@x"), content)
 
 	e := mustDue(t, q, 10)
@@ -127,14 +127,14 @@ func TestFinishRefusesNonsense(t *testing.T) {
 func TestReportIsBornWithTheFailure(t *testing.T) {
 	mem := vfs.NewMem()
 	q := openTest(t, mem)
-	id := mustCommit(t, q, testEnvelope("a", "one@x"), testBody(70_000, 1))
+	id := mustCommit(t, q, testEnvelope("a", "one@x"), testBody(140_000, 1))
 	mustDue(t, q, 1)
 	if err := q.Begin(id); err != nil {
 		t.Fatal(err)
 	}
 	report := testEnvelope("a", "sender@a")
 	report.From, report.ReportOf, report.Hop, report.Class = "", id, "a", Urgent
-	body := mustBody(t, q, testBody(80_000, 2))
+	body := mustBody(t, q, testBody(180_000, 2))
 	err := q.Finish(id, Outcome{
 		Results: []Result{{Recipient: 0, State: Failed, Reply: Reply{Code: 550}}},
 		Births:  []Birth{{report, body}},
@@ -146,7 +146,7 @@ func TestReportIsBornWithTheFailure(t *testing.T) {
 	if len(list) != 1 || list[0].ID != body.ID() || list[0].ReportOf != id {
 		t.Fatalf("due after the failure: %+v", list)
 	}
-	if got := readBody(t, q, body.ID()); len(got) != 80_000+len(report.Prefix) {
+	if got := readBody(t, q, body.ID()); len(got) != 180_000+len(report.Prefix) {
 		t.Errorf("report of %d bytes", len(got))
 	}
 	checkTrace(t, q, id, "accepted attempt:1 failed:1 reported finished")
@@ -164,7 +164,7 @@ func TestReportIsBornWithTheFailure(t *testing.T) {
 		t.Fatalf("dead letters %+v, %v", dead, err)
 	}
 	s, err := q.Stats()
-	if err != nil || s.Total != (Counts{Dead: 1, Bytes: 80_000}) {
+	if err != nil || s.Total != (Counts{Dead: 1, Bytes: 180_000}) {
 		t.Errorf("stats %+v, %v", s.Total, err)
 	}
 	testReviveAndDrop(t, q, report.ID)

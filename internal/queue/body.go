@@ -12,8 +12,18 @@ import (
 
 // InlineLimit is the largest body in bytes that is stored within the index, so
 // that one fsync covers the whole message. It is also all that an open Body
-// holds in memory: larger ones go to a file as they come.
-const InlineLimit = 64 << 10
+// holds in memory, and of that only what has come: larger ones go to a file as
+// they come, and then hold one chunk.
+const InlineLimit = 128 << 10
+
+// firstInlineLimit was InlineLimit when format 1 began: what is larger, up to
+// InlineLimit, may have a body of either kind.
+const firstInlineLimit = 64 << 10
+
+// chunkSize is by how much a Body's memory grows.
+const chunkSize = 16 << 10
+
+type chunk [chunkSize]byte
 
 // Body takes a message's body as it comes in. It is for one goroutine, and
 // ends with Commit, Finish (as part of a Birth) or Abort.
@@ -23,9 +33,9 @@ type Body struct {
 	limit int64
 	size  int64
 	hash  hash.Hash
-	buf   *[InlineLimit]byte
-	n     int             // bytes of buf in use
-	file  *durable.Writer // nil while everything fits in buf
+	held  []*chunk        // what is not in the file, full but for the last
+	n     int             // bytes held
+	file  *durable.Writer // nil while everything fits in memory
 	err   error           // first fault; sticky
 	state bodyState
 }
@@ -44,10 +54,7 @@ func (q *Queue) NewBody(limit int64) (*Body, error) {
 	if err := q.health.err(); err != nil {
 		return nil, err
 	}
-	return &Body{
-		q: q, id: q.ids.next(time.Now()), limit: limit,
-		hash: sha256.New(), buf: q.buffers.Get().(*[InlineLimit]byte),
-	}, nil
+	return &Body{q: q, id: q.ids.next(time.Now()), limit: limit, hash: sha256.New()}, nil
 }
 
 // ID is the message's queue ID.
@@ -72,32 +79,71 @@ func (b *Body) Write(p []byte) (int, error) {
 	b.size += int64(len(p))
 	written := 0
 	for written < len(p) {
-		if b.n == len(b.buf) {
-			if err := b.flush(); err != nil {
+		if b.n == len(b.held)*chunkSize {
+			if err := b.grow(); err != nil {
 				return written, err
 			}
 		}
-		n := copy(b.buf[b.n:], p[written:])
+		n := copy(b.held[b.n/chunkSize][b.n%chunkSize:], p[written:])
 		b.n += n
 		written += n
 	}
 	return written, nil
 }
 
-// flush moves the buffer into the file, which it makes at first need.
+// grow makes room for more: by another chunk, or by moving to the file.
+func (b *Body) grow() error {
+	if b.n == InlineLimit || b.file != nil {
+		if err := b.flush(); err != nil {
+			return err
+		}
+	}
+	if b.n == len(b.held)*chunkSize {
+		b.held = append(b.held, b.q.buffers.Get().(*chunk))
+	}
+	return nil
+}
+
+// pieces calls do with what is held, in order, until do fails.
+func (b *Body) pieces(do func([]byte) error) error {
+	for i, left := 0, b.n; left > 0; i++ {
+		n := min(left, chunkSize)
+		if err := do(b.held[i][:n]); err != nil {
+			return err
+		}
+		left -= n
+	}
+	return nil
+}
+
+// flush moves what is held into the file, which it makes at first need, and keeps
+// one chunk.
 func (b *Body) flush() error {
 	var err error
 	if b.file == nil {
 		b.file, err = b.q.spool.create(b.id)
 	}
 	if err == nil {
-		_, err = b.file.Write(b.buf[:b.n])
+		err = b.pieces(func(p []byte) error {
+			_, err := b.file.Write(p)
+			return err
+		})
 	}
 	b.n = 0
+	b.shrink(1)
 	if err != nil {
 		b.err = b.q.bodyError(b.id, err)
 	}
 	return b.err
+}
+
+// shrink gives memory back, but for so many chunks.
+func (b *Body) shrink(keep int) {
+	for len(b.held) > keep {
+		last := len(b.held) - 1
+		b.q.buffers.Put(b.held[last])
+		b.held = b.held[:last]
+	}
 }
 
 // seal makes a body file durable under its final name. An inline body stays in
@@ -122,8 +168,21 @@ func (b *Body) seal() error {
 	return b.err
 }
 
-// inline is the body if it is small enough to stand in the index.
-func (b *Body) inline() ([]byte, bool) { return b.buf[:b.n], b.file == nil }
+// inline reports whether the body is small enough to stand in the index.
+func (b *Body) inline() bool { return b.file == nil }
+
+// record puts an inline body into a record of its size and recordExtra, and gives
+// its memory back: from here on the batch has it.
+func (b *Body) record(to []byte) {
+	at := recordHead
+	_ = b.pieces(func(p []byte) error {
+		at += copy(to[at:], p)
+		return nil
+	})
+	frameInline(to)
+	b.n = 0
+	b.shrink(0)
+}
 
 // Abort drops the body. It does nothing after Commit or Finish, so it can be deferred.
 func (b *Body) Abort() {
@@ -141,14 +200,13 @@ func (b *Body) Abort() {
 	b.done()
 }
 
-// done gives the buffer back. The body's file, if any, stays.
+// done gives the memory back. The body's file, if any, stays.
 func (b *Body) done() {
 	if b.state == bodyDone {
 		return
 	}
 	b.state = bodyDone
-	b.q.buffers.Put(b.buf)
-	b.buf = nil
+	b.shrink(0)
 }
 
 func (b *Body) sum() (sum [sha256.Size]byte) {

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -345,12 +346,13 @@ func decodeFile(raw []byte) (size int64, err error) {
 	return size, err
 }
 
-// encodeInline frames a small body: the payload is the body itself.
-func encodeInline(body []byte) []byte {
-	r := &encoder{buf: make([]byte, recordHead, recordExtra+len(body))}
-	r.buf[0], r.buf[1] = keyInline, recordVersion
-	r.buf = append(r.buf, body...)
-	return r.seal()
+// frameInline makes a record of a small body that stands in it already: the payload
+// is the body itself.
+func frameInline(record []byte) {
+	record[0], record[1] = keyInline, recordVersion
+	payload := record[recordHead : len(record)-4]
+	binary.BigEndian.PutUint32(record[2:], uint32(len(payload)))
+	binary.BigEndian.PutUint32(record[len(record)-4:], checksum(record[:len(record)-4]))
 }
 
 func decodeInline(raw []byte) ([]byte, error) { return openRecord(keyInline, raw) }

@@ -220,3 +220,11 @@ func TestDueKeysSort(t *testing.T) {
 		t.Errorf("not sorted: %x", keys)
 	}
 }
+
+// encodeInline is a record of a small body.
+func encodeInline(body []byte) []byte {
+	record := make([]byte, len(body)+recordExtra)
+	copy(record[recordHead:], body)
+	frameInline(record)
+	return record
+}

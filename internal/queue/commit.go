@@ -27,7 +27,7 @@ func (q *Queue) Commit(ctx context.Context, e *Envelope, body *Body) error {
 		return err
 	}
 	defer q.leave()
-	t := q.newTxn()
+	t := q.newTxnFor(body.n)
 	if err := t.addMessage(e, body, time.Now()); err != nil {
 		return err
 	}
@@ -72,8 +72,8 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if small, ok := body.inline(); ok {
-		t.set(idKey(keyInline, id), encodeInline(small))
+	if body.inline() {
+		t.setInline(idKey(keyInline, id), body)
 	} else {
 		t.set(idKey(keyFile, id), encodeFile(e.Size))
 	}

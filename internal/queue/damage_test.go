@@ -35,7 +35,7 @@ func TestDamageIsSetAside(t *testing.T) {
 			d.change(t, keyState, nil)
 		}},
 		"body file gone":           {true, func(t *testing.T, d *damager) { d.file(t, -1) }},
-		"body file too short":      {true, func(t *testing.T, d *damager) { d.file(t, 99_999) }},
+		"body file too short":      {true, func(t *testing.T, d *damager) { d.file(t, 199_999) }},
 		"body file empty":          {true, func(t *testing.T, d *damager) { d.file(t, 0) }},
 		"body file's mark flipped": {true, func(t *testing.T, d *damager) { d.change(t, keyFile, flip) }},
 	}
@@ -45,7 +45,7 @@ func TestDamageIsSetAside(t *testing.T) {
 			q := openTest(t, mem)
 			size := 100
 			if c.large {
-				size = 100_000
+				size = 200_000
 			}
 			var ids []ID
 			for i := range 3 {
@@ -190,13 +190,13 @@ func TestUnreadableDueKey(t *testing.T) {
 func TestChangedBodyIsNoticed(t *testing.T) {
 	mem := vfs.NewMem()
 	q := openTest(t, mem)
-	large := mustCommit(t, q, testEnvelope("a", "x@y"), testBody(100_000, 1))
+	large := mustCommit(t, q, testEnvelope("a", "x@y"), testBody(200_000, 1))
 	small := mustCommit(t, q, testEnvelope("a", "x@y"), testBody(100, 1))
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s := &spool{fs: mem, dir: "/queue/spool"}
-	changed := testBody(100_000, 1)
+	changed := testBody(200_000, 1)
 	changed[50_000] ^= 1
 	writeFile(t, mem, s.path(large), string(changed))
 	newDamager(t, mem, small).change(t, keyInline, func([]byte) []byte { return encodeInline(testBody(100, 2)) })

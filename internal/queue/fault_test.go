@@ -151,7 +151,7 @@ func TestDiskFull(t *testing.T) {
 	first := mustCommit(t, q, testEnvelope("a", "x@y"), testBody(10_000, 1))
 	mustDue(t, q, 1)
 
-	const maxSize = 100_000
+	const maxSize = 200_000
 	accepted := 0
 	for q.Room(maxSize, 1) == nil {
 		mustCommit(t, q, testEnvelope("a", "x@y"), testBody(20_000, 1))
@@ -165,11 +165,14 @@ func TestDiskFull(t *testing.T) {
 	// Whoever does not ask gets the rest of the disk and then finds it full.
 	for disk.spend(4 << 10) {
 	}
-	b, err := q.NewBody(maxSize)
+	b, err := q.NewBody(disk.total)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Write(testBody(maxSize, 2)); !errors.Is(err, ErrFull) {
+	for err == nil { // a log that is not needed any more may just have given space back
+		_, err = b.Write(testBody(maxSize, 2))
+	}
+	if !errors.Is(err, ErrFull) {
 		t.Fatalf("large body on a full disk: %v", err)
 	}
 	b.Abort()
@@ -248,7 +251,7 @@ func TestOpenRefusals(t *testing.T) {
 
 	noIndex := vfs.NewMem()
 	q := openTest(t, noIndex)
-	mustCommit(t, q, testEnvelope("a", "x@y"), testBody(100_000, 1))
+	mustCommit(t, q, testEnvelope("a", "x@y"), testBody(200_000, 1))
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +260,7 @@ func TestOpenRefusals(t *testing.T) {
 	}
 	noFormat := vfs.NewMem()
 	q = openTest(t, noFormat)
-	mustCommit(t, q, testEnvelope("a", "x@y"), testBody(100_000, 1))
+	mustCommit(t, q, testEnvelope("a", "x@y"), testBody(200_000, 1))
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -74,6 +74,42 @@ func checkFixture(t *testing.T, fixture string, recovery Recovery) {
 	}
 }
 
+// A body that an earlier release put into a file, and that would stand in the index
+// today, leaves nothing behind either.
+func TestBodyOfEarlierLimit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "queue")
+	if err := os.CopyFS(dir, os.DirFS("testdata/v1")); err != nil {
+		t.Fatal(err)
+	}
+	q, err := Open(vfs.Default, dir, testOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	<-q.checked
+	list, _, err := q.List(t.Context(), Filter{Recipient: "large@x.de-mail.example"})
+	if err != nil || len(list) != 1 {
+		t.Fatal(len(list), err)
+	}
+	id, size := list[0].ID, list[0].Size
+	if _, err := os.Stat(q.spool.path(id)); err != nil || size <= firstInlineLimit || size > InlineLimit {
+		t.Fatalf("the fixture has no such body: %d bytes, %v", size, err)
+	}
+	taken, err := q.Take(time.Now(), id)
+	if err != nil || len(taken) != 1 {
+		t.Fatal(len(taken), err)
+	}
+	if err := q.Finish(id, Outcome{Results: []Result{{State: Delivered}}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(q.spool.path(id)); err == nil {
+		t.Error("the file is left")
+	}
+	if some, err := q.bodyMarks("", q.ids.next(time.Now())); err != nil || len(some) != 0 {
+		t.Errorf("marks are left: %v, %v", some, err)
+	}
+}
+
 // fixtureLines lists a queue, but for times that recovery sets.
 func fixtureLines(t *testing.T, q *Queue) []fixtureLine {
 	t.Helper()

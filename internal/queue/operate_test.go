@@ -81,7 +81,7 @@ func TestCommitOnHold(t *testing.T) {
 	q := openTest(t, mem)
 	e := testEnvelope("a", "one@x")
 	e.Hold = true
-	id := mustCommit(t, q, e, testBody(100_000, 1))
+	id := mustCommit(t, q, e, testBody(200_000, 1))
 	if next, ok := q.NextDue(); ok {
 		t.Errorf("something is due at %v", next)
 	}
@@ -396,7 +396,7 @@ func TestMetrics(t *testing.T) {
 	held := testEnvelope("b", "x@y")
 	held.Hold = true
 	mustCommit(t, q, held, testBody(5, 1))
-	id := mustCommit(t, q, testEnvelope("a", "x@y"), testBody(100_000, 1))
+	id := mustCommit(t, q, testEnvelope("a", "x@y"), testBody(200_000, 1))
 	mustDue(t, q, 1)
 	if err := q.Begin(id); err != nil {
 		t.Fatal(err)
@@ -408,7 +408,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := q.Metrics()
-	if m.Commits != 2 || m.Begins != 1 || m.Finishes != 1 || m.Bytes != 100_005 || m.Batches != 4 || m.Taken != 0 {
+	if m.Commits != 2 || m.Begins != 1 || m.Finishes != 1 || m.Bytes != 200_005 || m.Batches != 4 || m.Taken != 0 {
 		t.Errorf("%+v", m)
 	}
 	if syncs := m.Syncs - before.Syncs; syncs < 1 || syncs > 4 || m.SyncTime.Count != m.Syncs {

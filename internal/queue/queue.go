@@ -115,7 +115,7 @@ type Queue struct {
 	spool    *spool
 	watch    io.Closer // of the disk health check
 	ids      idMaker
-	buffers  sync.Pool
+	buffers  sync.Pool    // of *chunk
 	reserved atomic.Int64 // bytes of open transactions
 	meter    meter
 	wake     chan struct{}
@@ -172,7 +172,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	}
 	q.stop, q.checked = make(chan struct{}), make(chan struct{})
 	q.stopNow = sync.OnceFunc(func() { close(q.stop) })
-	q.buffers.New = func() any { return new([InlineLimit]byte) }
+	q.buffers.New = func() any { return new(chunk) }
 	q.ballast = newBallast(fsys, fsys.PathJoin(dir, "ballast"), opts.Ballast, h, log)
 	q.fs = &guard{FS: fsys, health: h, synced: q.meter.fileSync}
 	watched, watch := watchDisk(fsys, opts.DiskSlow, h, log)

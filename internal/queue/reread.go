@@ -16,7 +16,12 @@ func (b *Body) Reader() (io.ReadCloser, error) {
 	if b.state != bodyOpen {
 		return nil, fmt.Errorf("queue %s: read after the end", b.id)
 	}
-	tail := bytes.NewReader(b.buf[:b.n])
+	var held []io.Reader
+	_ = b.pieces(func(p []byte) error {
+		held = append(held, bytes.NewReader(p))
+		return nil
+	})
+	tail := io.MultiReader(held...)
 	if b.file == nil {
 		return io.NopCloser(tail), nil
 	}

@@ -18,13 +18,28 @@ type txn struct {
 	after  []func() // later, without lock
 }
 
-func (q *Queue) newTxn() *txn {
-	return &txn{q: q, batch: q.store.db.NewBatch(), counts: map[string]Counts{}}
+func (q *Queue) newTxn() *txn { return q.newTxnFor(0) }
+
+// txnRoom is enough for the records of most messages.
+const txnRoom = 8 << 10
+
+// newTxnFor makes a batch with room for so many bytes of bodies: growing would
+// double it.
+func (q *Queue) newTxnFor(bytes int) *txn {
+	return &txn{q: q, batch: q.store.db.NewBatchWithSize(bytes + txnRoom), counts: map[string]Counts{}}
 }
 
 // set and delete fill the batch in memory and cannot fail: the batch is not
 // indexed and its size is bounded by the limits of a message.
 func (t *txn) set(key, value []byte) { _ = t.batch.Set(key, value, nil) }
+
+// setInline copies a small body straight into the batch.
+func (t *txn) setInline(key []byte, body *Body) {
+	op := t.batch.SetDeferred(len(key), body.n+recordExtra)
+	copy(op.Key, key)
+	body.record(op.Value)
+	_ = op.Finish()
+}
 
 func (t *txn) delete(key []byte) { _ = t.batch.Delete(key, nil) }
 
