@@ -30,7 +30,7 @@ bench: setup ## figures beside Debian's Postfix in the same run, as root (MICRO=
 	@$(GO) build -o build/bench ./qemu/bench && build/bench
 	@[ -z "$$MICRO" ] || $(GO) test -run '^$$' -bench . -benchmem ./...
 
-interop: setup ## letters and attacks through Debian's mail servers and Pforte, as root, 4 minutes
+interop: setup ## letters and attacks through Debian's mail servers and Pforte, as root, 5 minutes
 	@$(GO) build -o build/interop ./qemu/interop && build/interop
 
 fuzz: ## run each fuzz target for FUZZTIME (default 1m)
