@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // checkBatch bounds how many body files are in memory while they are compared.
@@ -36,6 +38,24 @@ func (q *Queue) checkBodies(before ID) error {
 		}
 		after = some[len(some)-1].id
 	}
+}
+
+// maxClockStep is how far the clock may have stepped back at a restart for new IDs to
+// follow the old ones all the same.
+const maxClockStep = time.Hour
+
+// followIDs lets new IDs sort behind those of the messages that are there, so that the
+// check can tell old from new.
+func (q *Queue) followIDs() error {
+	return q.store.iterate([]byte{keyMessage}, prefixEnd(keyMessage), func(it *pebble.Iterator) error {
+		if !it.Last() {
+			return nil
+		}
+		if id, ok := keyID(it.Key()); ok && time.Until(idFrom(id).Time()) < maxClockStep {
+			q.ids.last = id // nobody else is here yet
+		}
+		return nil
+	})
 }
 
 // startCheck runs checkBodies in the background; Close stops it.

@@ -25,6 +25,7 @@ func (q *Queue) recover() error {
 		name string
 		do   func() error
 	}{
+		{"ids", q.followIDs},
 		{"counts", q.recoverCounts},
 		{"lanes", q.recoverLanes},
 		{"attempts", q.recoverAttempts},

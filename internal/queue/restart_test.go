@@ -141,3 +141,21 @@ func memoryUse(t *testing.T) string {
 	runtime.ReadMemStats(&m)
 	return fmt.Sprintf("%s, Go heap %d MiB", strings.Join(out, ", "), m.HeapAlloc>>20)
 }
+
+// IDs go on rising after a restart, also when the clock stepped back, but not after
+// one that was far ahead.
+func TestIDsFollowThoseOfBefore(t *testing.T) {
+	for _, c := range []struct {
+		ahead time.Duration
+		want  bool
+	}{{30 * time.Minute, true}, {2 * time.Hour, false}} {
+		mem := vfs.NewMem()
+		q := openTest(t, mem)
+		q.ids.last = firstIDAt(time.Now().Add(c.ahead))
+		id := commitTo(t, q, "a", "p", Normal, time.Time{})
+		q = reopen(t, q, mem)
+		if b := mustBody(t, q, nil); (b.ID() > id) != c.want {
+			t.Errorf("clock %v ahead: %s after %s", c.ahead, b.ID(), id)
+		}
+	}
+}

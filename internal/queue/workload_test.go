@@ -328,12 +328,17 @@ func workDead(q *Queue, book *ledger, rng *rand.Rand) error {
 		book.note(id, func(e *entry) { e.reviving++; e.revives++; mine = e.begins })
 		err = q.Revive(id, time.Now())
 		book.note(id, func(e *entry) {
-			if err == nil || errors.Is(err, ErrUnknown) {
+			if errors.Is(err, ErrUnknown) {
 				e.reviving--
 			}
-			if err == nil && e.begins == mine && !e.calling {
-				e.left, e.leaving, e.open = stays, stays, false
+			if err != nil {
+				return
 			}
+			e.revives++
+			if e.begins == mine && !e.calling {
+				e.left, e.leaving, e.open = stays, stays, false
+				e.reviving--
+			} // else it may have been another death that this ended: nothing is certain
 		})
 	}
 	if errors.Is(err, ErrUnknown) || errors.Is(err, ErrInvalid) {
