@@ -30,6 +30,7 @@ func TestMail(t *testing.T) {
 	t.Run("out", func(t *testing.T) { mailOut(t, box) })
 	t.Run("out over IPv6 and implicit TLS", func(t *testing.T) { mailOut6(t, box) })
 	t.Run("in", func(t *testing.T) { mailIn(t, box) })
+	t.Run("proofs", func(t *testing.T) { proofs(t, box) })
 	t.Run("refused", func(t *testing.T) { refusals(t, box) })
 	t.Run("nothing else listens", func(t *testing.T) { listeners(t, box) })
 	if status, err := box.Status(within(t, mailTime)); err != nil || status.Memory == nil {
@@ -83,6 +84,43 @@ func mailOut(t *testing.T, box *Box) {
 		if strings.Contains(all, secret) {
 			t.Errorf("the header leaks %q:\n%s", secret, all)
 		}
+	}
+}
+
+// proofs: what the provider confirms comes back signed, reaches the tenant, and is
+// what the owner reads of the letter; nobody else may.
+func proofs(t *testing.T, box *Box) {
+	a, w := partyA(), box.World
+	w.Provider.SetGateway(boxPush())
+	defer w.Provider.SetGateway("")
+	ctx := within(t, mailTime)
+	id := RandomName() + "@gemeinde-a.example"
+	_, err := w.MailOut(ctx, Draft{From: a.Address("poststelle"), To: citizen, Subject: "Zustellung", MessageID: id,
+		Fields: []string{"X-De-Mail-Confirmation-Of-Dispatch: yes", "X-De-Mail-Confirmation-Of-Receipt: yes"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"confirmation of dispatch", "confirmation of receipt"} {
+		if _, err := w.ServerA.Wait(ctx, kind, func(l Letter) bool {
+			return strings.Contains(l.Header, "x-de-mail-message-type: "+kind) && strings.Contains(l.Header, "x-de-mail-confirmation=pass")
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := box.Pforte(ctx, "owner", "mail", "trace", "<"+id+">")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"to " + citizen + ": received", "handed over", "dispatched"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the trace does not say %q:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "Zustellung") {
+		t.Errorf("the trace shows the subject:\n%s", out)
+	}
+	if _, err := box.Pforte(ctx, "monitor", "mail", "trace", citizen); err == nil {
+		t.Error("the monitor may read traces")
 	}
 }
 

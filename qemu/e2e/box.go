@@ -121,5 +121,8 @@ func (b *Box) Certify(ctx context.Context) error {
 
 // Push lets the provider push a De-Mail to the box.
 func (b *Box) Push(ctx context.Context, d dmdatest.DeMail) (dmdatest.Composed, error) {
-	return b.World.Provider.Push(ctx, netip.AddrPortFrom(boxProvider(), layout.PortProvider).String(), d)
+	return b.World.Provider.Push(ctx, boxPush(), d)
 }
+
+// boxPush is where the box takes De-Mails from the provider.
+func boxPush() string { return netip.AddrPortFrom(boxProvider(), layout.PortProvider).String() }
