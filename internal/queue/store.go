@@ -99,11 +99,36 @@ func indexOptions(fsys vfs.FS, h *health, log *slog.Logger) *pebble.Options {
 	// A pause before each fsync would only add latency: those that come during one
 	// fsync share the next as it is.
 	o.WALMinSyncInterval = func() time.Duration { return 0 }
+	// Most mail is base64, which does not get smaller by what is fast.
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	o.Experimental.FileCacheShards = 2
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = min(maxTable, int64(2<<20)<<i)
 	}
 	return o
+}
+
+// firstMemTable is what Pebble begins with; each log doubles it, up to MemTableSize.
+const firstMemTable = 256 << 10
+
+// ripen brings memtables to their full size before there is much in them: small ones
+// would be written out again and again.
+func (s *store) ripen(memTable uint64, stop func() error) error {
+	for size := uint64(firstMemTable); size < memTable; size *= 2 {
+		if err := stop(); err != nil {
+			return err
+		}
+		done, err := s.db.AsyncFlush()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-done:
+		case <-s.health.fell:
+			return s.health.err()
+		}
+	}
+	return nil
 }
 
 // commit applies b and returns when it is durable. It calls done exactly once,
