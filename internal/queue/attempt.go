@@ -38,7 +38,7 @@ func (q *Queue) Begin(ids ...ID) error {
 }
 
 func (t *txn) beginMessage(m *taken, key [idBytes]byte, now time.Time) {
-	next := m.envelope.clone()
+	next := m.envelope.fork()
 	st := m.state
 	t.tally.begins++
 	for _, i := range next.DueAt(m.at) {
@@ -111,7 +111,7 @@ func (t *txn) finishMessage(m *taken, key [idBytes]byte, o Outcome, now time.Tim
 	if len(o.Births) > maxBirths {
 		return fmt.Errorf("%w: %d births, at most %d", ErrInvalid, len(o.Births), maxBirths)
 	}
-	next := m.envelope.clone()
+	next := m.envelope.fork()
 	st := m.state
 	events, err := applyResults(next, o.Results, now)
 	if err == nil {
@@ -173,6 +173,7 @@ func deadCounts(e *Envelope) Counts {
 func (t *txn) forget(e *Envelope, key [idBytes]byte) {
 	t.delete(idKey(keyMessage, key))
 	t.delete(idKey(keyState, key))
+	t.learn = append(t.learn, func() { t.q.recent.forget(key) })
 	if e.Size <= InlineLimit {
 		t.deleteSized(idKey(keyInline, key), e.Size)
 	}

@@ -171,8 +171,7 @@ func (b *Body) seal() error {
 // inline reports whether the body is small enough to stand in the index.
 func (b *Body) inline() bool { return b.file == nil }
 
-// record puts an inline body into a record of its size and recordExtra, and gives
-// its memory back: from here on the batch has it.
+// record puts an inline body into a record of its size and recordExtra.
 func (b *Body) record(to []byte) {
 	at := recordHead
 	_ = b.pieces(func(p []byte) error {
@@ -180,8 +179,16 @@ func (b *Body) record(to []byte) {
 		return nil
 	})
 	frameInline(to)
+}
+
+// leave gives the memory of an inline body away: to whoever keeps it, if it is small.
+func (b *Body) leave() (kept []*chunk) {
+	if b.n <= maxRecentBody {
+		kept, b.held = b.held, nil
+	}
 	b.n = 0
 	b.shrink(0)
+	return kept
 }
 
 // Abort drops the body. It does nothing after Commit or Finish, so it can be deferred.

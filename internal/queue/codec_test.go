@@ -179,7 +179,7 @@ func FuzzRecords(f *testing.F) {
 	e := fullEnvelope(f)
 	for _, raw := range [][]byte{
 		encodeEnvelope(keyMessage, e), encodeState(state{due: 5, events: 6}, e.Recipients), encodeMark(keyDead, mark{e.Received, "r"}),
-		encodeEvent(acceptedEvent(e, e.Received)), encodeFile(3),
+		encodeEvent(acceptedEvent(e, encodeEnvelope(keyMessage, e), e.Received)), encodeFile(3),
 	} {
 		f.Add(raw[recordHead : len(raw)-4])
 	}

@@ -72,8 +72,10 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	fresh := &letter{size: body.n, came: now}
 	if body.inline() {
 		t.setInline(idKey(keyInline, id), body)
+		fresh.body = body.leave() // from here on the batch has it
 	} else {
 		t.set(idKey(keyFile, id), encodeFile(e.Size))
 	}
@@ -84,7 +86,8 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 	t.tally.commits++
 	t.tally.bytes += uint64(e.Size)
 	st := state{due: nextDue(e.Recipients)}
-	st.events = t.addTrace(id, 0, acceptedEvent(e, now))
+	record := encodeEnvelope(keyMessage, e)
+	st.events = t.addTrace(id, 0, acceptedEvent(e, record, now))
 	if e.Hold {
 		t.holdMessage(e, &st, id, e.HoldReason, now)
 		t.count(e.Tenant, Counts{Bytes: e.Size, Held: 1})
@@ -92,8 +95,11 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 		t.addDue(e.dueEntry(id, st.due))
 		t.count(e.Tenant, countsFor(e))
 	}
-	t.set(idKey(keyMessage, id), encodeEnvelope(keyMessage, e))
+	t.set(idKey(keyMessage, id), record)
 	t.set(idKey(keyState, id), encodeState(st, e.Recipients))
+	fresh.envelope = e.clone()
+	t.q.recent.add(id, fresh)
+	t.fresh = append(t.fresh, id)
 	return nil
 }
 
@@ -137,18 +143,21 @@ func (q *Queue) Body(id ID) (*BodyReader, error) {
 }
 
 func (q *Queue) openBody(id ID) (*BodyReader, error) {
-	e, _, err := q.load(id)
-	if err != nil {
-		return nil, err
-	}
-	r := &BodyReader{
-		id: id, prefix: e.Prefix, size: e.Size, total: int64(len(e.Prefix)) + e.Size, want: e.SHA256,
-		hash: sha256.New(), fail: q.sawCorrupt, close: func() error { return nil },
-	}
 	key, err := id.binary()
 	if err != nil {
 		return nil, err
 	}
+	l := q.recent.get(key)
+	if l != nil && l.body != nil {
+		r := q.newReader(l.envelope)
+		r.src = l.reader()
+		return r, nil
+	}
+	e, err := q.envelopeOf(id, key)
+	if err != nil {
+		return nil, err
+	}
+	r := q.newReader(e)
 	raw, err := q.store.get(idKey(keyInline, key))
 	if err == nil {
 		small, err := decodeInline(raw)
@@ -169,6 +178,30 @@ func (q *Queue) openBody(id ID) (*BodyReader, error) {
 	return r, nil
 }
 
+// envelopeOf is a message's envelope; its recipients may be out of date.
+func (q *Queue) envelopeOf(id ID, key [idBytes]byte) (*Envelope, error) {
+	q.mu.Lock()
+	m := q.taken[key]
+	var e *Envelope
+	if m != nil {
+		e = m.envelope
+	}
+	q.mu.Unlock()
+	if e != nil {
+		return e, nil
+	}
+	e, _, err := q.load(id)
+	return e, err
+}
+
+// newReader makes a reader that lacks its source.
+func (q *Queue) newReader(e *Envelope) *BodyReader {
+	return &BodyReader{
+		id: e.ID, prefix: e.Prefix, size: e.Size, total: int64(len(e.Prefix)) + e.Size, want: e.SHA256,
+		hash: sha256.New(), fail: q.sawCorrupt, close: func() error { return nil },
+	}
+}
+
 // sawCorrupt counts a body that does not match its hash.
 func (q *Queue) sawCorrupt(err error) {
 	q.log.Error("queue body is damaged", "error", err)
@@ -183,16 +216,15 @@ func (q *Queue) load(id ID) (*Envelope, state, error) {
 	if err != nil {
 		return nil, state{}, err
 	}
-	raw, err := q.store.get(idKey(keyMessage, key))
-	if err != nil {
-		return nil, state{}, err
+	raw, missing := q.store.get(idKey(keyState, key))
+	if missing != nil && !errors.Is(missing, ErrUnknown) {
+		return nil, state{}, missing
 	}
-	e, err := decodeEnvelope(keyMessage, id, raw)
-	if err != nil {
-		return nil, state{}, err
+	if missing != nil {
+		q.recent.forget(key)
 	}
-	raw, err = q.store.get(idKey(keyState, key))
-	if errors.Is(err, ErrUnknown) {
+	e, err := q.loadEnvelope(id, key)
+	if err == nil && missing != nil {
 		err = fmt.Errorf("%w: there is no state", ErrCorrupt)
 	}
 	if err != nil {
@@ -200,6 +232,25 @@ func (q *Queue) load(id ID) (*Envelope, state, error) {
 	}
 	st, err := decodeState(e, raw)
 	return e, st, err
+}
+
+// loadEnvelope reads what never changes about a message.
+func (q *Queue) loadEnvelope(id ID, key [idBytes]byte) (*Envelope, error) {
+	if l := q.recent.get(key); l != nil {
+		return l.envelope.fork(), nil
+	}
+	raw, err := q.store.get(idKey(keyMessage, key))
+	if err != nil {
+		return nil, err
+	}
+	return decodeEnvelope(keyMessage, id, raw)
+}
+
+// fork is a copy whose recipients may change, and nothing else.
+func (e *Envelope) fork() *Envelope {
+	c := *e
+	c.Recipients = slices.Clone(e.Recipients)
+	return &c
 }
 
 // clone is a deep copy, so that callers cannot change what the queue holds.

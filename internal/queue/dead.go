@@ -78,7 +78,7 @@ func (q *Queue) Revive(id ID, now time.Time) error {
 		}
 		st.bounce = ""
 		st.events = t.addTrace(key, st.events, Event{Kind: Revived, Time: now, Recipient: -1})
-		t.set(idKey(keyMessage, key), encodeEnvelope(keyMessage, e))
+		t.setEnvelope(key, e)
 		t.set(idKey(keyState, key), encodeState(st, e.Recipients))
 		t.addDue(e.dueEntry(key, st.due))
 		t.count(e.Tenant, deadCounts(e).negative())

@@ -73,7 +73,7 @@ func (t *txn) release(m *standing, now time.Time) {
 	}
 	m.st.events = t.addTrace(m.key, m.st.events, Event{Kind: Unheld, Time: now, Recipient: -1})
 	t.delete(idKey(keyHeld, m.key))
-	t.set(idKey(keyMessage, m.key), encodeEnvelope(keyMessage, m.e))
+	t.setEnvelope(m.key, m.e)
 	c := countsFor(m.e)
 	c.Bytes, c.Held = 0, -1
 	t.count(m.e.Tenant, c)

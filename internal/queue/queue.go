@@ -24,7 +24,8 @@
 //     and no fsync is tried a second time. Only a new process, which reads
 //     everything back, knows what is stored.
 //   - Memory does not grow with the number of messages: they are found by scanning
-//     the due index, from where the last scan ended.
+//     the due index, from where the last scan ended. Some that have just come are kept
+//     in it (recent.go), so that they need not be read back.
 //
 // It does not send, does not write reports and decides nothing about retries
 // except by the pure Schedule: that is the relay's. It never looks into a body.
@@ -118,6 +119,7 @@ type Queue struct {
 	watch    io.Closer // of the disk health check
 	ids      idMaker
 	buffers  sync.Pool // of *chunk
+	recent   *recent
 	reserved atomic.Int64 // bytes of open transactions
 	meter    meter
 	wake     chan struct{}
@@ -173,6 +175,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 		dir: dir, log: log, health: h,
 		wake: make(chan struct{}, 1), lanes: map[string]*lane{}, byTenant: map[string]*tenant{},
 		taken: map[[idBytes]byte]*taken{}, totals: map[string]Counts{}, pruneAt: minLanes,
+		recent: newRecent(),
 	}
 	q.stop, q.checked, q.blanked = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	q.stopNow = sync.OnceFunc(func() { close(q.stop) })

@@ -64,8 +64,10 @@ func (e *encoder) uint(field byte, v uint64) {
 	if v == 0 {
 		return
 	}
-	var b [binary.MaxVarintLen64]byte
-	e.bytes(field, b[:binary.PutUvarint(b[:], v)])
+	e.buf = append(e.buf, field, 0)
+	start := len(e.buf)
+	e.buf = binary.AppendUvarint(e.buf, v)
+	e.buf[start-1] = byte(len(e.buf) - start)
 }
 
 // time keeps nanoseconds since 1970; the zero time is left out.
@@ -77,11 +79,19 @@ func (e *encoder) time(field byte, t time.Time) {
 
 // nested adds a list of fields as one field, also when it is empty.
 func (e *encoder) nested(field byte, fill func(*encoder)) {
-	var inner encoder
-	fill(&inner)
-	e.buf = append(e.buf, field)
-	e.buf = binary.AppendUvarint(e.buf, uint64(len(inner.buf)))
-	e.buf = append(e.buf, inner.buf...)
+	e.buf = append(e.buf, field, 0)
+	start := len(e.buf)
+	fill(e)
+	n := len(e.buf) - start
+	if n < 0x80 {
+		e.buf[start-1] = byte(n)
+		return
+	}
+	var length [binary.MaxVarintLen64]byte // of two bytes or more: what was filled in moves up
+	size := binary.PutUvarint(length[:], uint64(n))
+	e.buf = append(e.buf, length[1:size]...)
+	copy(e.buf[start+size-1:], e.buf[start:start+n])
+	copy(e.buf[start-1:], length[:size])
 }
 
 // openRecord checks the frame of a record and returns its payload.

@@ -171,6 +171,7 @@ func (q *Queue) setAside(id [idBytes]byte, due *dueEntry, why error) error {
 	for _, kind := range []byte{keyProgress, keyDead, keyHeld} {
 		t.delete(idKey(kind, id))
 	}
+	q.recent.forget(id)
 	moved := int64(0)
 	for _, kind := range []byte{keyMessage, keyState} {
 		raw, err := q.store.get(idKey(kind, id))

@@ -95,10 +95,13 @@ func decodeEvent(raw []byte) (Event, error) {
 // acceptedEvent carries the envelope, so that the trace tells from whom to whom
 // when the message itself is gone. The prefix is left out: it may hold header
 // fields that came with the message.
-func acceptedEvent(e *Envelope, now time.Time) Event {
-	bare := *e
-	bare.Prefix = nil
-	return Event{Kind: Accepted, Time: now, Recipient: -1, envelope: encodeEnvelope(keyMessage, &bare)}
+func acceptedEvent(e *Envelope, record []byte, now time.Time) Event {
+	if len(e.Prefix) > 0 {
+		bare := *e
+		bare.Prefix = nil
+		record = encodeEnvelope(keyMessage, &bare)
+	}
+	return Event{Kind: Accepted, Time: now, Recipient: -1, envelope: record}
 }
 
 // Trace returns what became of a message, oldest first, and its envelope as it

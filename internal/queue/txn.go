@@ -14,8 +14,9 @@ type txn struct {
 	counts map[string]Counts
 	tally  tally
 	dues   []dueEntry
-	learn  []func() // under q.mu
-	after  []func() // later, without lock
+	fresh  [][idBytes]byte // messages that are kept in memory
+	learn  []func()        // under q.mu
+	after  []func()        // later, without lock
 }
 
 func (q *Queue) newTxn() *txn { return q.newTxnFor(0) }
@@ -32,6 +33,13 @@ func (q *Queue) newTxnFor(bytes int) *txn {
 // set and delete fill the batch in memory and cannot fail: the batch is not
 // indexed and its size is bounded by the limits of a message.
 func (t *txn) set(key, value []byte) { _ = t.batch.Set(key, value, nil) }
+
+// setEnvelope changes what else never changes: when the operator lets a message begin
+// anew.
+func (t *txn) setEnvelope(key [idBytes]byte, e *Envelope) {
+	t.q.recent.forget(key)
+	t.set(idKey(keyMessage, key), encodeEnvelope(keyMessage, e))
+}
 
 // setInline copies a small body straight into the batch.
 func (t *txn) setInline(key []byte, body *Body) {
@@ -80,6 +88,10 @@ func (t *txn) done(stored bool) (after func()) {
 		t.q.mu.Unlock()
 		if len(t.dues) > 0 {
 			t.q.signal()
+		}
+	} else {
+		for _, id := range t.fresh {
+			t.q.recent.forget(id)
 		}
 	}
 	return func() {
