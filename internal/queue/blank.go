@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -31,6 +32,9 @@ type blanks struct {
 
 // blankPiece is how much of a blank is written at a time.
 const blankPiece = 1 << 20
+
+// blankPause lets mail go before the next piece.
+const blankPause = 10 * time.Millisecond
 
 func newBlanks(fsys vfs.FS, path string, room func() bool) *blanks {
 	return &blanks{fs: fsys, path: path, room: room, whole: map[string]bool{}, want: make(chan struct{}, 1)}
@@ -72,6 +76,10 @@ func (b *blanks) write(stop func() error) error {
 	for left := b.size; left > 0 && err == nil; left -= int64(len(piece)) {
 		if err = stop(); err == nil {
 			_, err = f.Write(piece[:min(left, int64(len(piece)))])
+		}
+		if err == nil {
+			_, err = f.SyncTo(b.size - left)
+			time.Sleep(blankPause)
 		}
 	}
 	if err == nil {

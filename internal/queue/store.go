@@ -99,8 +99,6 @@ func indexOptions(fsys vfs.FS, h *health, log *slog.Logger) *pebble.Options {
 	// A pause before each fsync would only add latency: those that come during one
 	// fsync share the next as it is.
 	o.WALMinSyncInterval = func() time.Duration { return 0 }
-	// Most mail is base64, which does not get smaller by what is fast.
-	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
 	o.Experimental.FileCacheShards = 2
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = min(maxTable, int64(2<<20)<<i)
