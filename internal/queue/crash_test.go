@@ -39,7 +39,7 @@ func wantedCrashPoints(t *testing.T) int {
 // rotate its log and compact all the time.
 func crashOptions() Options {
 	o := testOptions()
-	o.memTable, o.blank = 256<<10, 320<<10
+	o.memTable = 256 << 10
 	return o
 }
 

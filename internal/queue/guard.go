@@ -33,8 +33,6 @@ type guard struct {
 	plain vfs.FS
 	// tidy reports whether the disk has room for compaction.
 	tidy func() bool
-	// blanks are files that become logs; nil where there is no log.
-	blanks *blanks
 	// synced is told how long each fsync of a file took that brought mail.
 	synced func(time.Duration)
 }
@@ -83,10 +81,6 @@ func (g *guard) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if err := g.beforeMarker(name); err != nil {
 		return nil, err
 	}
-	if g.freeze && strings.HasSuffix(name, ".log") {
-		f, err := g.createLog(name, c)
-		return g.file("create", name, f, err)
-	}
 	under := g.FS
 	if g.plain != nil && c == compactionCategory {
 		if under = g.plain; !g.tidy() {
@@ -114,9 +108,6 @@ func (g *guard) Remove(name string) error {
 	if err := g.beforeMarker(name); err != nil {
 		return err
 	}
-	if g.blanks != nil {
-		g.blanks.removed(name)
-	}
 	return g.FS.Remove(name)
 }
 
@@ -128,7 +119,7 @@ func (g *guard) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.
 
 // ReuseForWrite implements vfs.FS.
 func (g *guard) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := g.reuseLog(oldname, newname, c)
+	f, err := g.FS.ReuseForWrite(oldname, newname, c)
 	return g.file("reuse", newname, f, err)
 }
 

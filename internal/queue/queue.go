@@ -42,7 +42,6 @@
 //
 //	format         "pforte-queue 1\n"; present once the index exists
 //	ballast        nothing; its space is given back when the disk is full
-//	blank          zeros; becomes the index's next log; deleted at start
 //	index/         Pebble, format major version pinned
 //	spool/tmp/ID   a body that is coming in; deleted at start
 //	spool/XX/ID    a body larger than InlineLimit; XX: last byte of the ID in hex
@@ -94,14 +93,13 @@ type Options struct {
 	// Logger gets faults, without content. Nil means none.
 	Logger *slog.Logger
 	// Ballast is how many bytes are set aside on disk for the moment it is full.
-	// 0 means DefaultBallast; negative: nothing is set aside, neither that nor logs.
+	// 0 means DefaultBallast, negative none.
 	Ballast int64
 	// DiskSlow is how long one write may take before the disk counts as slow.
 	// 0 means DefaultDiskSlow, negative: it is not watched.
 	DiskSlow time.Duration
 
 	memTable uint64 // of the index, for tests; 0 means memTableSize
-	blank    int64  // bytes of a log written ahead, for tests; 0 means enough for a memtable
 }
 
 // DefaultDiskSlow is the default of Options.DiskSlow.
@@ -131,8 +129,6 @@ type Queue struct {
 	stop    chan struct{} // closed to end the check of bodies
 	stopNow func()
 	checked chan struct{} // closed when the check has ended
-	blanks  *blanks
-	blanked chan struct{} // closed when no more blanks are made
 
 	dueMu sync.Mutex // one scan at a time
 
@@ -177,12 +173,11 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 		taken: map[[idBytes]byte]*taken{}, totals: map[string]Counts{}, pruneAt: minLanes,
 		recent: newRecent(),
 	}
-	q.stop, q.checked, q.blanked = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	q.stop, q.checked = make(chan struct{}), make(chan struct{})
 	q.stopNow = sync.OnceFunc(func() { close(q.stop) })
 	q.buffers.New = func() any { return new(chunk) }
 	q.ballast = newBallast(fsys, fsys.PathJoin(dir, "ballast"), opts.Ballast, h, log)
 	q.fs = &guard{FS: fsys, health: h, synced: q.meter.fileSync}
-	q.blanks = newBlanks(&guard{FS: fsys, health: h, synced: func(time.Duration) {}}, fsys.PathJoin(dir, "blank"), q.ballast.spare)
 	watched, watch := watchDisk(fsys, opts.DiskSlow, h, log)
 	q.watch = watch
 	defer func() {
@@ -193,9 +188,8 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	}()
 	index := &guard{
 		FS: vfs.OnDiskFull(watched, q.ballast.release), plain: watched, tidy: q.ballast.spare,
-		health: h, freeze: true, synced: q.meter.logSync, blanks: q.blanks,
+		health: h, freeze: true, synced: q.meter.logSync,
 	}
-	opts.setSizes(q.blanks)
 	if err := q.openFiles(index, opts.memTable); err != nil {
 		return nil, err
 	}
@@ -205,22 +199,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	}
 	q.ballast.restore()
 	q.startCheck()
-	q.startBlanks(opts.memTable)
 	return q, nil
-}
-
-// blankExtra is how much larger a log is than what its memtable takes, at most: a
-// batch stands in the log before it is found not to fit.
-const blankExtra = 1 << 20
-
-func (o *Options) setSizes(b *blanks) {
-	if o.memTable == 0 {
-		o.memTable = memTableSize
-	}
-	b.size = o.blank
-	if b.size == 0 && o.Ballast >= 0 {
-		b.size = int64(o.memTable) + blankExtra
-	}
 }
 
 func watchDisk(fsys vfs.FS, slow time.Duration, h *health, log *slog.Logger) (vfs.FS, io.Closer) {
@@ -247,9 +226,6 @@ func (q *Queue) openFiles(index vfs.FS, memTable uint64) error {
 			return fmt.Errorf("make folder: %w", err)
 		}
 	}
-	if err := q.blanks.tidy(); err != nil {
-		return err
-	}
 	q.spool, err = openSpool(q.fs, q.fs.PathJoin(q.dir, "spool"), &q.recovered)
 	if err != nil {
 		return err
@@ -263,7 +239,10 @@ func (q *Queue) openFiles(index vfs.FS, memTable uint64) error {
 		}
 	}
 	o := indexOptions(index, q.health, q.log)
-	o.ErrorIfNotExists, o.MemTableSize = exists, memTable
+	o.ErrorIfNotExists = exists
+	if memTable > 0 {
+		o.MemTableSize = memTable
+	}
 	q.store, err = openStore(q.fs.PathJoin(q.dir, "index"), o, q.health)
 	if err != nil || exists {
 		return err
@@ -326,10 +305,6 @@ func (q *Queue) Wake() <-chan struct{} { return q.wake }
 func (q *Queue) Close() error {
 	q.stopNow()
 	<-q.checked
-	select {
-	case <-q.blanked:
-	case <-q.health.fell:
-	}
 	q.gate.Lock()
 	defer q.gate.Unlock()
 	if q.closed {

@@ -27,6 +27,10 @@ const (
 	l0Stop = 1000
 	// walBytesPerSync 0 means that only commits sync the log.
 	walBytesPerSync = 0
+	// syncInterval is the least time from one fsync of the log to the next. Those that
+	// come meanwhile share it; one that comes alone does not wait. On a fast disk fsyncs
+	// would be so frequent that each carried little, and cost more CPU than the mail.
+	syncInterval = 2 * time.Millisecond
 	// indexFormat is pinned: a later Pebble must not raise it by itself, or the
 	// release in the other slot could no longer open the index.
 	indexFormat = pebble.FormatTableFormatV6
@@ -96,37 +100,12 @@ func indexOptions(fsys vfs.FS, h *health, log *slog.Logger) *pebble.Options {
 			},
 		},
 	}
-	// A pause before each fsync would only add latency: those that come during one
-	// fsync share the next as it is.
-	o.WALMinSyncInterval = func() time.Duration { return 0 }
+	o.WALMinSyncInterval = func() time.Duration { return syncInterval }
 	o.Experimental.FileCacheShards = 2
 	for i := range o.TargetFileSizes {
 		o.TargetFileSizes[i] = min(maxTable, int64(2<<20)<<i)
 	}
 	return o
-}
-
-// firstMemTable is what Pebble begins with; each log doubles it, up to MemTableSize.
-const firstMemTable = 256 << 10
-
-// ripen brings memtables to their full size before there is much in them: small ones
-// would be written out again and again.
-func (s *store) ripen(memTable uint64, stop func() error) error {
-	for size := uint64(firstMemTable); size < memTable; size *= 2 {
-		if err := stop(); err != nil {
-			return err
-		}
-		done, err := s.db.AsyncFlush()
-		if err != nil {
-			return err
-		}
-		select {
-		case <-done:
-		case <-s.health.fell:
-			return s.health.err()
-		}
-	}
-	return nil
 }
 
 // commit applies b and returns when it is durable. It calls done exactly once,
