@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -52,26 +51,7 @@ func used(b *testing.B) time.Duration {
 
 // discarding is a server with these extensions that takes everything.
 func discarding(t testing.TB, ext ...string) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			raw, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				c := tls.Server(raw, serverTLS())
-				defer c.Close()
-				discard(c, ext)
-			}()
-		}
-	}()
-	return ln.Addr().String()
+	return serveTLS(t, func(c net.Conn) { discard(c, ext) })
 }
 
 func discard(c net.Conn, ext []string) {

@@ -219,6 +219,17 @@ type script struct {
 
 func (s *script) serve(t *testing.T, after func(c net.Conn, s *script)) string {
 	t.Helper()
+	return serveTLS(t, func(c net.Conn) {
+		s.play(c)
+		if after != nil {
+			after(c, s)
+		}
+	})
+}
+
+// serveTLS serves connections under TLS until the test ends, and gives the address.
+func serveTLS(t testing.TB, serve func(net.Conn)) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -233,10 +244,7 @@ func (s *script) serve(t *testing.T, after func(c net.Conn, s *script)) string {
 			go func() {
 				c := tls.Server(raw, serverTLS())
 				defer c.Close()
-				s.play(c)
-				if after != nil {
-					after(c, s)
-				}
+				serve(c)
 			}()
 		}
 	}()

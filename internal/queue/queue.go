@@ -49,7 +49,7 @@
 // Keys of the index (ID in its 16 byte form, integers big-endian):
 //
 //	c tenant                     sums, kept by a merge operator
-//	m ID                         envelope, never changes
+//	m ID                         envelope; changes only when a hold ends or a dead letter is revived
 //	s ID                         states of the recipients
 //	b ID / f ID                  small body / mark that spool/XX/ID is its body
 //	d tenant 0 hop 0 class ms ID waits for that time

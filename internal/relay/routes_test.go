@@ -19,15 +19,15 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
 
-// selfSigned makes a server's certificate that is its own authority.
-func selfSigned(t *testing.T, name string, until time.Time) *x509.Certificate {
+// selfSigned makes a certificate that is its own authority, for these uses.
+func selfSigned(t testing.TB, name string, until time.Time, uses ...x509.ExtKeyUsage) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: time.Now().Add(-2 * time.Hour),
-		NotAfter: until, IsCA: true, BasicConstraintsValid: true, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, NotBefore: time.Now().Add(-2 * time.Hour),
+		NotAfter: until, IsCA: true, BasicConstraintsValid: true, ExtKeyUsage: uses}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -40,8 +40,8 @@ func selfSigned(t *testing.T, name string, until time.Time) *x509.Certificate {
 }
 
 func TestWhichServerIsTheTenants(t *testing.T) {
-	mx, other := selfSigned(t, "mx.amt.example", time.Now().Add(time.Hour)), selfSigned(t, "mx.amt.example", time.Now().Add(time.Hour))
-	old := selfSigned(t, "old.amt.example", time.Now().Add(-time.Hour))
+	mx, other := selfSigned(t, "mx.amt.example", time.Now().Add(time.Hour), x509.ExtKeyUsageServerAuth), selfSigned(t, "mx.amt.example", time.Now().Add(time.Hour), x509.ExtKeyUsageServerAuth)
+	old := selfSigned(t, "old.amt.example", time.Now().Add(-time.Hour), x509.ExtKeyUsageServerAuth)
 	roots := x509.NewCertPool()
 	roots.AddCert(mx)
 	pin := func(c *x509.Certificate) string { sum := sha256.Sum256(c.Raw); return hex.EncodeToString(sum[:]) }
