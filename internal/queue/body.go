@@ -204,6 +204,9 @@ func (b *Body) Abort() {
 			b.q.log.Warn("queue body is left behind until the next start", "id", b.id, "error", err)
 		}
 	}
+	if b.file != nil {
+		b.q.spool.settle(b.id)
+	}
 	b.done()
 }
 

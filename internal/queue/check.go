@@ -17,11 +17,11 @@ var errStopped = errors.New("stopped")
 
 // checkBodies compares the body files with the index, after Open and beside the
 // traffic. A file that nothing refers to was never acknowledged, or its message is
-// finished. A message without its file is set aside. It passes over what is newer than
-// the ID before: such bodies came after Open.
+// finished. A message without its file is set aside. Messages newer than the ID before,
+// which came after Open, it need not look at.
 func (q *Queue) checkBodies(before ID) error {
 	for b := range shards {
-		if err := q.removeOrphans(byte(b), before); err != nil {
+		if err := q.removeOrphans(byte(b)); err != nil {
 			return err
 		}
 	}
@@ -91,14 +91,14 @@ func (q *Queue) stopped() error {
 // removeOrphans deletes the files of one folder that the index does not know. A
 // message that ends just now is gone from the index before that is durable; until then
 // its file must stay.
-func (q *Queue) removeOrphans(shard byte, before ID) error {
+func (q *Queue) removeOrphans(shard byte) error {
 	var orphans []ID
 	err := q.spool.shardBodies(shard, func(id ID) error {
-		if id >= before {
-			return nil
-		}
 		if err := q.stopped(); err != nil {
 			return err
+		}
+		if q.spool.isIncoming(id) {
+			return nil
 		}
 		key, err := id.binary()
 		if err != nil {

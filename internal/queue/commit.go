@@ -78,6 +78,7 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 		fresh.body = body.leave() // from here on the batch has it
 	} else {
 		t.set(idKey(keyFile, id), encodeFile(e.Size))
+		t.files = append(t.files, e.ID)
 	}
 	if err := t.addNotes(e.Notes, now); err != nil {
 		return err

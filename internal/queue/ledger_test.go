@@ -286,6 +286,9 @@ func (l *ledger) verifyWhole(q *Queue, found map[ID]*Envelope, letter map[ID]boo
 	if s.Total != sums {
 		return fmt.Errorf("sums say %+v, there is %+v", s.Total, sums)
 	}
+	if q.Recovery().Checking {
+		return errors.New("the check of bodies broke off")
+	}
 	if s.Quarantined != 0 {
 		return fmt.Errorf("%d records are in quarantine", s.Quarantined)
 	}

@@ -159,3 +159,50 @@ func TestIDsFollowThoseOfBefore(t *testing.T) {
 		}
 	}
 }
+
+// A body that was never acknowledged goes at the next start, also when the clock has
+// stepped back since it came, so that its ID is newer than those of today.
+func TestOrphanFromTheFuture(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Second, 24 * time.Hour} {
+		mem := vfs.NewMem()
+		q := openTest(t, mem)
+		q.ids.last = firstIDAt(time.Now().Add(ahead))
+		b := mustBody(t, q, make([]byte, InlineLimit+1))
+		if err := b.seal(); err != nil {
+			t.Fatal(err)
+		}
+		path := q.spool.path(b.ID()) // and then the process ends
+		q = reopen(t, q, mem)
+		if _, err := mem.Stat(path); !isNotExist(err) || q.Recovery().Orphans != 1 {
+			t.Errorf("clock %v ahead: file of the body: %v; %+v", ahead, err, q.Recovery())
+		}
+	}
+}
+
+// The check of bodies leaves those alone that are on their way into the index.
+func TestCheckLeavesBodiesThatCome(t *testing.T) {
+	q := openTest(t, vfs.NewMem())
+	there := func(id ID) bool {
+		if err := q.checkBodies(q.ids.next(time.Now())); err != nil {
+			t.Fatal(err)
+		}
+		_, err := q.fs.Stat(q.spool.path(id))
+		return err == nil
+	}
+	large := make([]byte, InlineLimit+1)
+	b := mustBody(t, q, large)
+	if err := b.seal(); err != nil {
+		t.Fatal(err)
+	}
+	if !there(b.ID()) {
+		t.Error("a sealed body was removed before its batch came")
+	}
+	b.Abort()
+	stored := mustCommit(t, q, testEnvelope("a", "x@y"), large)
+	if !there(stored) {
+		t.Error("the body of a stored message was removed")
+	}
+	if len(q.spool.incoming) != 0 {
+		t.Errorf("incoming: %v", q.spool.incoming)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -18,6 +19,9 @@ type spool struct {
 	dir  string
 	tmp  string
 	dirs map[string]*sharedSync // by folder; filled at open, then only read
+
+	mu       sync.Mutex
+	incoming map[ID]struct{} // files made here that the index does not know yet
 }
 
 var _ durable.FS = (*spool)(nil)
@@ -31,7 +35,7 @@ const spoolMode = 0o700
 // openSpool makes the folders that are missing and deletes what a power cut
 // left in tmp.
 func openSpool(fsys vfs.FS, dir string, found *Recovery) (*spool, error) {
-	s := &spool{fs: fsys, dir: dir, tmp: fsys.PathJoin(dir, "tmp"), dirs: map[string]*sharedSync{}}
+	s := &spool{fs: fsys, dir: dir, tmp: fsys.PathJoin(dir, "tmp"), dirs: map[string]*sharedSync{}, incoming: map[ID]struct{}{}}
 	names := []string{dir, s.tmp}
 	for i := range shards {
 		names = append(names, s.shard(byte(i)))
@@ -76,9 +80,27 @@ func (s *spool) path(id ID) string {
 	return s.fs.PathJoin(s.shard(b[idBytes-1]), string(id))
 }
 
-// create begins the body file of id.
+// create begins the body file of id, which is incoming until settle.
 func (s *spool) create(id ID) (*durable.Writer, error) {
+	s.mu.Lock()
+	s.incoming[id] = struct{}{}
+	s.mu.Unlock()
 	return durable.CreateAt(s, s.tempPath(id), s.path(id), 0o600)
+}
+
+// settle says that the index knows the body file of id by now, or never will.
+func (s *spool) settle(id ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.incoming, id)
+}
+
+// isIncoming reports whether the index may still come to know the body file of id.
+func (s *spool) isIncoming(id ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.incoming[id]
+	return ok
 }
 
 // remove deletes a body file that nothing refers to any more. It need not be

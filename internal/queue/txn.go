@@ -15,6 +15,7 @@ type txn struct {
 	tally  tally
 	dues   []dueEntry
 	fresh  [][idBytes]byte // messages that are kept in memory
+	files  []ID            // bodies that stand in files of their own
 	learn  []func()        // under q.mu
 	after  []func()        // later, without lock
 }
@@ -74,6 +75,9 @@ func (t *txn) commit(ctx context.Context) error {
 // before the caller goes on; what it returns runs after that.
 func (t *txn) done(stored bool) (after func()) {
 	if stored {
+		for _, id := range t.files {
+			t.q.spool.settle(id)
+		}
 		t.q.meter.count(t.tally)
 		t.q.mu.Lock()
 		for tenant, c := range t.counts {
