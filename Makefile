@@ -34,7 +34,7 @@ interop: setup ## letters and attacks through Debian's mail servers and Pforte, 
 	@$(GO) build -o build/interop ./qemu/interop && build/interop
 
 fuzz: ## run each fuzz target for FUZZTIME (default 1m)
-	@$(GO) list ./... | while read p; do $(GO) test -list '^Fuzz' $$p | grep ^Fuzz | xargs -r -n1 -I{} $(GO) test -run '^$$' -fuzz '^{}$$' -fuzztime $${FUZZTIME:-1m} -fuzzminimizetime 20x $$p || exit 1; done
+	@$(GO) list ./... | while read p; do $(GO) test -list '^Fuzz' $$p | grep ^Fuzz | xargs -r -I{} $(GO) test -run '^$$' -fuzz '^{}$$' -fuzztime $${FUZZTIME:-1m} -fuzzminimizetime 20x $$p || exit 1; done
 
 trace: ## print which code and tests carry each clause of De-Mail's rules
 	@$(GO) run ./internal/demail/clauses/trace
