@@ -7,6 +7,7 @@ tool honnef.co/go/tools/cmd/staticcheck
 require (
 	github.com/CycloneDX/cyclonedx-go v0.12.0 // the bill of materials in manifest.json
 	github.com/beevik/etree v1.7.0 // the XML tree that goxmldsig works on
+	github.com/cespare/xxhash/v2 v2.3.0 // check sums of bodies in the mail queue
 	github.com/cockroachdb/pebble/v2 v2.1.7 // the mail queue's index: synced batches, and a file system that tests can cut
 	github.com/coreos/go-systemd/v22 v22.7.0 // sockets from systemd, readiness, watchdog, its private D-Bus, unit files
 	github.com/diskfs/go-diskfs v1.9.4 // GPT partition tables of the disk image
@@ -23,9 +24,9 @@ require (
 	github.com/klauspost/compress v1.20.3 // zstd for the initramfs
 	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42 // the socket under google/nftables: its buffers
 	github.com/rogpeppe/go-internal v1.16.0 // testscript: commands tested by scripts
+	github.com/russellhaering/goxmldsig v1.6.1 // XML signatures of De-Mail confirmations
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1 // DSSE envelopes around configurations
 	github.com/sigstore/sigstore v1.10.6 // the signer type that go-tuf asks for
-	github.com/russellhaering/goxmldsig v1.6.1 // XML signatures of De-Mail confirmations
 	github.com/spf13/cobra v1.10.2 // the operator's command line
 	github.com/spf13/pflag v1.0.9 // flags of the operator's command line
 	github.com/theupdateframework/go-tuf/v2 v2.4.2 // update repositories of vendor and owner
@@ -59,7 +60,6 @@ require (
 	github.com/RaduBerinde/btreemap v0.0.0-20250419174037-3d62b7205d54 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
-	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/cockroachdb/crlib v0.0.0-20241112164430-1264a2edc35b // indirect
 	github.com/cockroachdb/errors v1.11.3 // indirect
 	github.com/cockroachdb/logtags v0.0.0-20230118201751-21c54148d20b // indirect

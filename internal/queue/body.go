@@ -1,19 +1,16 @@
 package queue
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"hash"
 	"io"
 	"time"
-
-	"gitlab.opencode.de/pforte/pforte/internal/durable"
 )
 
 // InlineLimit is the largest body in bytes that is stored within the index, so
 // that one fsync covers the whole message. It is also all that an open Body
 // holds in memory, and of that only what has come: larger ones go to a file as
-// they come, and then hold one chunk.
+// they come, and then hold one buffer of half that size.
 const InlineLimit = 128 << 10
 
 // firstInlineLimit was InlineLimit when format 1 began: what is larger, up to
@@ -23,7 +20,13 @@ const firstInlineLimit = 64 << 10
 // chunkSize is by how much a Body's memory grows.
 const chunkSize = 16 << 10
 
-type chunk [chunkSize]byte
+// wideSize is how much goes to a file at a time: smaller writes cost more.
+const wideSize = 64 << 10
+
+type (
+	chunk [chunkSize]byte
+	wide  [wideSize]byte
+)
 
 // Body takes a message's body as it comes in. It is for one goroutine, and
 // ends with Commit, Finish (as part of a Birth) or Abort.
@@ -33,10 +36,11 @@ type Body struct {
 	limit int64
 	size  int64
 	hash  hash.Hash
-	held  []*chunk        // what is not in the file, full but for the last
-	n     int             // bytes held
-	file  *durable.Writer // nil while everything fits in memory
-	err   error           // first fault; sticky
+	held  []*chunk  // all of it, while that fits in memory; full but for the last
+	file  *bodyFile // nil until then
+	wide  *wide     // what is not in the file yet
+	n     int       // bytes held, in the one or the other
+	err   error     // first fault; sticky
 	state bodyState
 }
 
@@ -54,7 +58,7 @@ func (q *Queue) NewBody(limit int64) (*Body, error) {
 	if err := q.health.err(); err != nil {
 		return nil, err
 	}
-	return &Body{q: q, id: q.ids.next(time.Now()), limit: limit, hash: sha256.New()}, nil
+	return &Body{q: q, id: q.ids.next(time.Now()), limit: limit, hash: newSum()}, nil
 }
 
 // ID is the message's queue ID.
@@ -79,33 +83,44 @@ func (b *Body) Write(p []byte) (int, error) {
 	b.size += int64(len(p))
 	written := 0
 	for written < len(p) {
-		if b.n == len(b.held)*chunkSize {
-			if err := b.grow(); err != nil {
-				return written, err
-			}
+		room, err := b.room()
+		if err != nil {
+			return written, err
 		}
-		n := copy(b.held[b.n/chunkSize][b.n%chunkSize:], p[written:])
+		n := copy(room, p[written:])
 		b.n += n
 		written += n
 	}
 	return written, nil
 }
 
-// grow makes room for more: by another chunk, or by moving to the file.
-func (b *Body) grow() error {
-	if b.n == InlineLimit || b.file != nil {
-		if err := b.flush(); err != nil {
-			return err
+// room is where the next bytes go, at least one: after what is held, in one more
+// chunk, or in the file's buffer.
+func (b *Body) room() ([]byte, error) {
+	if b.file == nil && b.n == InlineLimit {
+		if err := b.spill(); err != nil {
+			return nil, err
 		}
+	}
+	if b.file != nil {
+		if b.n == len(b.wide) {
+			if err := b.flush(); err != nil {
+				return nil, err
+			}
+		}
+		return b.wide[b.n:], nil
 	}
 	if b.n == len(b.held)*chunkSize {
 		b.held = append(b.held, b.q.buffers.Get().(*chunk))
 	}
-	return nil
+	return b.held[b.n/chunkSize][b.n%chunkSize:], nil
 }
 
-// pieces calls do with what is held, in order, until do fails.
+// pieces calls do with what is held in memory, in order, until do fails.
 func (b *Body) pieces(do func([]byte) error) error {
+	if b.wide != nil {
+		return do(b.wide[:b.n])
+	}
 	for i, left := 0, b.n; left > 0; i++ {
 		n := min(left, chunkSize)
 		if err := do(b.held[i][:n]); err != nil {
@@ -116,37 +131,48 @@ func (b *Body) pieces(do func([]byte) error) error {
 	return nil
 }
 
-// flush moves what is held into the file, which it makes at first need, and keeps
-// one chunk.
-func (b *Body) flush() error {
+// spill moves what is held into a file, and goes on with a buffer for that.
+func (b *Body) spill() error {
 	var err error
-	if b.file == nil {
-		b.file, err = b.q.spool.create(b.id)
-	}
+	b.file, err = b.q.spool.create(b.id)
 	if err == nil {
 		err = b.pieces(func(p []byte) error {
 			_, err := b.file.Write(p)
 			return err
 		})
 	}
-	b.n = 0
-	b.shrink(1)
 	if err != nil {
 		b.err = b.q.bodyError(b.id, err)
+		return b.err
 	}
+	b.n = 0
+	b.shrink()
+	b.wide = b.q.wides.Get().(*wide)
+	return nil
+}
+
+// flush moves the buffer into the file.
+func (b *Body) flush() error {
+	if _, err := b.file.Write(b.wide[:b.n]); err != nil {
+		b.err = b.q.bodyError(b.id, err)
+	}
+	b.n = 0
 	return b.err
 }
 
-// shrink gives memory back, but for so many chunks.
-func (b *Body) shrink(keep int) {
-	for len(b.held) > keep {
-		last := len(b.held) - 1
-		b.q.buffers.Put(b.held[last])
-		b.held = b.held[:last]
+// shrink gives the memory back.
+func (b *Body) shrink() {
+	for _, c := range b.held {
+		b.q.buffers.Put(c)
+	}
+	b.held = nil
+	if b.wide != nil {
+		b.q.wides.Put(b.wide)
+		b.wide = nil
 	}
 }
 
-// seal makes a body file durable under its final name. An inline body stays in
+// seal makes a body file durable. An inline body stays in
 // memory for the batch.
 func (b *Body) seal() error {
 	if b.err != nil {
@@ -159,10 +185,12 @@ func (b *Body) seal() error {
 	if b.file == nil {
 		return nil
 	}
-	if err := b.flush(); err != nil {
-		return err
+	if b.n > 0 {
+		if err := b.flush(); err != nil {
+			return err
+		}
 	}
-	if err := b.file.Commit(); err != nil {
+	if err := b.file.seal(); err != nil {
 		b.err = b.q.bodyError(b.id, err)
 	}
 	return b.err
@@ -170,6 +198,14 @@ func (b *Body) seal() error {
 
 // inline reports whether the body is small enough to stand in the index.
 func (b *Body) inline() bool { return b.file == nil }
+
+// heldInline is how many bytes will stand in the index.
+func (b *Body) heldInline() int {
+	if b.inline() {
+		return b.n
+	}
+	return 0
+}
 
 // record puts an inline body into a record of its size and recordExtra.
 func (b *Body) record(to []byte) {
@@ -187,7 +223,7 @@ func (b *Body) leave() (kept []*chunk) {
 		kept, b.held = b.held, nil
 	}
 	b.n = 0
-	b.shrink(0)
+	b.shrink()
 	return kept
 }
 
@@ -197,15 +233,9 @@ func (b *Body) Abort() {
 		return
 	}
 	if b.file != nil {
-		b.file.Abort()
-	}
-	if b.file != nil && b.state == bodySealed {
-		if err := b.q.spool.remove(b.id); err != nil {
+		if err := b.file.remove(); err != nil {
 			b.q.log.Warn("queue body is left behind until the next start", "id", b.id, "error", err)
 		}
-	}
-	if b.file != nil {
-		b.q.spool.settle(b.id)
 	}
 	b.done()
 }
@@ -216,13 +246,10 @@ func (b *Body) done() {
 		return
 	}
 	b.state = bodyDone
-	b.shrink(0)
+	b.shrink()
 }
 
-func (b *Body) sum() (sum [sha256.Size]byte) {
-	b.hash.Sum(sum[:0])
-	return sum
-}
+func (b *Body) sum() Sum { return Sum(b.hash.Sum(nil)) }
 
 // bodyError gives a body's fault its sentinel.
 func (q *Queue) bodyError(id ID, err error) error {
@@ -236,7 +263,7 @@ func (q *Queue) bodyError(id ID, err error) error {
 }
 
 // BodyReader reads a message for delivery: the envelope's Prefix, then the body
-// as it came in. It checks size and SHA-256 at the end: a Read returns io.EOF
+// as it came in. It checks size and Sum at the end: a Read returns io.EOF
 // only if both fit, and ErrCorrupt otherwise. So whoever sends must hold back
 // the end of data until io.EOF was seen.
 type BodyReader struct {
@@ -246,7 +273,7 @@ type BodyReader struct {
 	close  func() error
 	size   int64 // of the body
 	total  int64
-	want   [sha256.Size]byte
+	want   Sum
 	hash   hash.Hash
 	seen   int64
 	fail   func(error) // told of corruption
@@ -265,8 +292,8 @@ func (r *BodyReader) Read(p []byte) (int, error) {
 	n, err := r.src.Read(p)
 	r.hash.Write(p[:n])
 	r.seen += int64(n)
-	if err == io.EOF && (r.seen != r.size || [sha256.Size]byte(r.hash.Sum(nil)) != r.want) {
-		err = fmt.Errorf("queue %s: %w: body does not match its hash", r.id, ErrCorrupt)
+	if err == io.EOF && (r.seen != r.size || Sum(r.hash.Sum(nil)) != r.want) {
+		err = fmt.Errorf("queue %s: %w: body does not match its check sum", r.id, ErrCorrupt)
 		r.fail(err)
 	}
 	return n, err

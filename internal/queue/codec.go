@@ -25,7 +25,7 @@ const (
 	fieldPrefix     = 13
 	fieldAttribute  = 14 // repeated: 1 name, 2 value
 	fieldSize       = 15
-	fieldSHA256     = 16
+	fieldSum        = 16
 	fieldAddress    = 1 // within fieldRecipient
 	fieldOriginal   = 2
 	fieldNotify     = 3
@@ -81,7 +81,7 @@ func encodeEnvelope(kind byte, e *Envelope) []byte {
 	r.bytes(fieldPrefix, e.Prefix)
 	r.pairs(fieldAttribute, e.Attributes)
 	r.uint(fieldSize, uint64(e.Size))
-	r.bytes(fieldSHA256, e.SHA256[:])
+	r.text(fieldSum, string(e.Sum))
 	return r.seal()
 }
 
@@ -144,8 +144,8 @@ func (e *Envelope) take(f field) (err error) {
 	case fieldSize:
 		n, err = f.uint()
 		e.Size = int64(n)
-	case fieldSHA256:
-		copy(e.SHA256[:], f.value)
+	case fieldSum:
+		e.Sum = Sum(f.value)
 	}
 	return err
 }

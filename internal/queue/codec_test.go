@@ -89,7 +89,7 @@ func fullEnvelope(t testing.TB) *Envelope {
 	var m idMaker
 	e := testEnvelope("gemeinde-a", "a@x", "b@x")
 	e.ID, e.ReportOf = m.next(e.Received), m.next(e.Received)
-	e.Size, e.SHA256, e.UTF8, e.Class = 1<<40, [32]byte{1, 2, 3}, true, Bulk
+	e.Size, e.Sum, e.UTF8, e.Class = 1<<40, "\x00\xff check", true, Bulk
 	e.Recipients[1].NextTry = e.Received
 	return e
 }
@@ -163,7 +163,7 @@ func TestUnknownFieldsArePassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.From != e.From || len(got.Recipients) != 2 || got.SHA256 != e.SHA256 {
+	if got.From != e.From || len(got.Recipients) != 2 || got.Sum != e.Sum {
 		t.Errorf("got %+v", got)
 	}
 	r = &encoder{buf: bytes.Clone(raw[:len(raw)-4])}

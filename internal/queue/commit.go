@@ -3,7 +3,6 @@ package queue
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,7 @@ import (
 	"time"
 )
 
-// Commit takes the message in charge. It sets e's ID, Size and SHA256; recipients
+// Commit takes the message in charge. It sets e's ID, Size and Sum; recipients
 // with a zero NextTry are due at once; Attempts and the rest of their state start
 // at zero. When it returns nil, the message is durable and the relay may
 // answer 250. On any error the relay must answer 4xx: the message may, after
@@ -27,7 +26,7 @@ func (q *Queue) Commit(ctx context.Context, e *Envelope, body *Body) error {
 		return err
 	}
 	defer q.leave()
-	t := q.newTxnFor(body.n)
+	t := q.newTxnFor(body.heldInline())
 	if err := t.addMessage(e, body, time.Now()); err != nil {
 		return err
 	}
@@ -53,7 +52,7 @@ func (t *txn) addMessage(e *Envelope, body *Body, now time.Time) error {
 	if body == nil || body.q != t.q {
 		return fmt.Errorf("%w: body is not of this queue", ErrInvalid)
 	}
-	e.ID, e.Size, e.SHA256 = body.ID(), body.Size(), body.sum()
+	e.ID, e.Size, e.Sum = body.ID(), body.Size(), body.sum()
 	e.BounceReason, e.DeadReason = "", ""
 	for i := range e.Recipients {
 		r := &e.Recipients[i]
@@ -150,15 +149,20 @@ func (q *Queue) openBody(id ID) (*BodyReader, error) {
 	}
 	l := q.recent.get(key)
 	if l != nil && l.body != nil {
-		r := q.newReader(l.envelope)
-		r.src = l.reader()
-		return r, nil
+		r, err := q.newReader(l.envelope)
+		if err == nil {
+			r.src = l.reader()
+		}
+		return r, err
 	}
 	e, err := q.envelopeOf(id, key)
 	if err != nil {
 		return nil, err
 	}
-	r := q.newReader(e)
+	r, err := q.newReader(e)
+	if err != nil {
+		return nil, err
+	}
 	raw, err := q.store.get(idKey(keyInline, key))
 	if err == nil {
 		small, err := decodeInline(raw)
@@ -196,11 +200,15 @@ func (q *Queue) envelopeOf(id ID, key [idBytes]byte) (*Envelope, error) {
 }
 
 // newReader makes a reader that lacks its source.
-func (q *Queue) newReader(e *Envelope) *BodyReader {
-	return &BodyReader{
-		id: e.ID, prefix: e.Prefix, size: e.Size, total: int64(len(e.Prefix)) + e.Size, want: e.SHA256,
-		hash: sha256.New(), fail: q.sawCorrupt, close: func() error { return nil },
+func (q *Queue) newReader(e *Envelope) (*BodyReader, error) {
+	hash, err := e.Sum.begin()
+	if err != nil {
+		return nil, err
 	}
+	return &BodyReader{
+		id: e.ID, prefix: e.Prefix, size: e.Size, total: int64(len(e.Prefix)) + e.Size, want: e.Sum,
+		hash: hash, fail: q.sawCorrupt, close: func() error { return nil },
+	}, nil
 }
 
 // sawCorrupt counts a body that does not match its hash.

@@ -117,7 +117,7 @@ type Envelope struct {
 	Received time.Time // when it was accepted; retries and give-up count from it
 	ReportOf ID        // the message that this report is about, or ""
 	// Prefix is put in front of the body on delivery: trace fields that were not
-	// known before the body's end. Size and SHA256 do not count it.
+	// known before the body's end. Size and Sum do not count it.
 	Prefix []byte
 	// Attributes are the relay's own notes, kept with the message and shown to
 	// the operator: never content.
@@ -139,8 +139,8 @@ type Envelope struct {
 	// DeadReason, if not empty, says that and why it is a dead letter (List, Show).
 	DeadReason string
 
-	Size   int64    // bytes of the body; set by Commit
-	SHA256 [32]byte // of the body; set by Commit
+	Size int64 // bytes of the body; set by Commit
+	Sum  Sum   // of the body; set by Commit
 }
 
 // Result is what one attempt, or giving up, did to one recipient.

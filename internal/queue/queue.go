@@ -5,8 +5,8 @@
 //
 //   - When Commit returns nil, the message is on stable storage: body, envelope,
 //     the state of each recipient, the due entry and the trace, all or nothing.
-//     The order is: body file synced, renamed, its folder synced, then one
-//     synced batch in the index. Bodies up to InlineLimit stand in the batch itself.
+//     The order is: body file synced, its folder synced, then one synced batch in
+//     the index, which alone makes it a message. Bodies up to InlineLimit stand in the batch itself.
 //   - Begin is durable before it returns, so an attempt that a power cut interrupts
 //     is known afterwards: it is counted as Uncertain and tried again. The
 //     next hop may get such a message twice, which SMTP allows (RFC 5321 4.5.4.1, RFC 1047);
@@ -43,8 +43,8 @@
 //	format         "pforte-queue 1\n"; present once the index exists
 //	ballast        nothing; its space is given back when the disk is full
 //	index/         Pebble, format major version pinned
-//	spool/tmp/ID   a body that is coming in; deleted at start
-//	spool/XX/ID    a body larger than InlineLimit; XX: last byte of the ID in hex
+//	spool/tmp/     what comes, until it has its name; emptied at start
+//	spool/XX/ID    a body, whole or coming in, larger than InlineLimit; XX: last byte of the ID in hex
 //
 // Keys of the index (ID in its 16 byte form, integers big-endian):
 //
@@ -117,6 +117,7 @@ type Queue struct {
 	watch    io.Closer // of the disk health check
 	ids      idMaker
 	buffers  sync.Pool // of *chunk
+	wides    sync.Pool // of *wide
 	recent   *recent
 	reserved atomic.Int64 // bytes of open transactions
 	meter    meter
@@ -146,7 +147,7 @@ type Queue struct {
 
 // Recovery tells what Open found after the last end, planned or not.
 type Recovery struct {
-	Temporary   int // unfinished bodies deleted: never acknowledged
+	Temporary   int // unfinished files deleted from spool/tmp
 	Orphans     int // bodies deleted that no message refers to
 	Uncertain   int // messages whose attempt was cut off
 	Quarantined int // messages newly set aside
@@ -176,6 +177,7 @@ func Open(fsys vfs.FS, dir string, opts Options) (_ *Queue, err error) {
 	q.stop, q.checked = make(chan struct{}), make(chan struct{})
 	q.stopNow = sync.OnceFunc(func() { close(q.stop) })
 	q.buffers.New = func() any { return new(chunk) }
+	q.wides.New = func() any { return new(wide) }
 	q.ballast = newBallast(fsys, fsys.PathJoin(dir, "ballast"), opts.Ballast, h, log)
 	q.fs = &guard{FS: fsys, health: h, synced: q.meter.fileSync}
 	watched, watch := watchDisk(fsys, opts.DiskSlow, h, log)

@@ -3,7 +3,6 @@ package queue
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -113,8 +112,8 @@ func TestCommitKeepsEverything(t *testing.T) {
 	for i, size := range bodySizes {
 		e := testEnvelope("gemeinde-a", "a@x.de-mail.example", "b@x.de-mail.example")
 		mustCommit(t, q, e, testBody(size, byte(i)))
-		if e.Size != int64(size) || e.SHA256 != sha256.Sum256(testBody(size, byte(i))) {
-			t.Fatalf("size %d: Commit set Size %d, SHA256 %x", size, e.Size, e.SHA256)
+		if e.Size != int64(size) || len(e.Sum) != 8 {
+			t.Fatalf("size %d: Commit set Size %d, Sum %x", size, e.Size, e.Sum)
 		}
 		sent[e.ID] = e.clone()
 	}

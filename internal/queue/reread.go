@@ -25,7 +25,7 @@ func (b *Body) Reader() (io.ReadCloser, error) {
 	if b.file == nil {
 		return io.NopCloser(tail), nil
 	}
-	f, err := b.q.fs.Open(b.q.spool.tempPath(b.id))
+	f, err := b.q.fs.Open(b.q.spool.path(b.id))
 	if err != nil {
 		return nil, b.q.bodyError(b.id, err)
 	}

@@ -11,13 +11,13 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/durable"
 )
 
-// spool is the tree of body files: tmp/<id> while a body is coming in, then
-// <xx>/<id>, where xx are two hex digits of the ID's last, random byte. It is
-// the file system that package durable works on; its folder syncs are shared.
+// spool is the tree of body files, <xx>/<id>, where xx are two hex digits of the ID's
+// last, random byte. It is also the file system that package durable works on; syncs
+// of its folders are shared.
 type spool struct {
 	fs   vfs.FS
 	dir  string
-	tmp  string
+	tmp  string                 // the first releases had bodies here while they came
 	dirs map[string]*sharedSync // by folder; filled at open, then only read
 
 	mu       sync.Mutex
@@ -70,22 +70,12 @@ func openSpool(fsys vfs.FS, dir string, found *Recovery) (*spool, error) {
 
 func (s *spool) shard(b byte) string { return s.fs.PathJoin(s.dir, fmt.Sprintf("%02x", b)) }
 
-func (s *spool) tempPath(id ID) string { return s.fs.PathJoin(s.tmp, string(id)) }
-
 func (s *spool) path(id ID) string {
 	b, err := id.binary()
 	if err != nil {
 		panic("queue: path of " + err.Error()) // every ID here was made or parsed here
 	}
 	return s.fs.PathJoin(s.shard(b[idBytes-1]), string(id))
-}
-
-// create begins the body file of id, which is incoming until settle.
-func (s *spool) create(id ID) (*durable.Writer, error) {
-	s.mu.Lock()
-	s.incoming[id] = struct{}{}
-	s.mu.Unlock()
-	return durable.CreateAt(s, s.tempPath(id), s.path(id), 0o600)
 }
 
 // settle says that the index knows the body file of id by now, or never will.
