@@ -11,6 +11,8 @@ import (
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/answer"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/letter"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
@@ -67,30 +69,31 @@ func (s *outSession) Data(r io.Reader) (string, error) {
 // begin rewrites the header, writes it, and makes the envelope.
 func (s *outSession) begin(h *demail.Header, body *queue.Body) (e *queue.Envelope, receipt string, err error) {
 	m := s.mail
-	l := &letter{h: h, snap: s.snap, system: s.system, tenant: s.system.Tenant, from: m.from, given: m.given,
-		utf8: m.options.UTF8, id: body.ID(), host: s.r.o.Hostname(), now: now()}
-	if err := l.prepare(); err != nil {
+	t := s.system.Tenant
+	l, err := letter.Rewrite(h, letter.Origin{Snapshot: s.snap, System: s.system, From: m.from, Given: m.given, UTF8: m.options.UTF8,
+		ID: string(body.ID()), Host: s.r.o.Hostname(), Now: now()})
+	if err != nil {
 		return nil, "", err
 	}
-	e = &queue.Envelope{Tenant: l.tenant.ID, Direction: queue.Out, Hop: hopProvider, Class: precedence(h, classOf(s.system.Class)),
-		From: m.from.String(), Recipients: m.rcpts, ENVID: m.options.EnvelopeID, RET: string(m.options.Return), Received: l.now,
-		Attributes: map[string]string{attrReturn: l.returnAddress(), attrOptions: l.asked.names(), attrSystem: s.system.Name}}
-	if l.asked.options != (demail.Options{}) {
-		e.Attributes[attrSources] = l.asked.origins()
+	e = &queue.Envelope{Tenant: t.ID, Direction: queue.Out, Hop: hopProvider, Class: precedence(h, classOf(s.system.Class)),
+		From: m.from.String(), Recipients: m.rcpts, ENVID: m.options.EnvelopeID, RET: string(m.options.Return), Received: l.Now,
+		Attributes: map[string]string{attrReturn: returnAddress(l), attrOptions: l.Asked.Names(), attrSystem: s.system.Name}}
+	if l.Asked.Options != (demail.Options{}) {
+		e.Attributes[attrSources] = l.Asked.Origins()
 	}
-	if len(l.gone) > 0 {
-		e.Attributes[attrRemoved] = clip(strings.Join(l.gone, " "), queue.MaxText)
+	if len(l.Removed) > 0 {
+		e.Attributes[attrRemoved] = clip(strings.Join(l.Removed, " "), queue.MaxText)
 	}
-	e.Keys = append(own(e.Tenant, queue.Out, identify(h, e.Attributes)), l.senderKeys()...)
-	if l.sender != l.from {
-		e.Attributes[attrSender] = l.sender.String()
+	e.Keys = append(own(e.Tenant, queue.Out, identify(h, e.Attributes)), senderKeys(l)...)
+	if l.Sender != l.From {
+		e.Attributes[attrSender] = l.Sender.String()
 	}
 	w := &eightBit{w: body}
 	if _, err := h.WriteTo(w); err != nil {
-		return nil, "", contentRefusal(l.tenant, err)
+		return nil, "", contentRefusal(t, err)
 	}
 	e.UTF8 = w.seen
-	return e, l.asked.receipt(), nil
+	return e, l.Asked.Receipt(), nil
 }
 
 // finish copies the body, byte for byte, with its digest as the integrity field
@@ -152,26 +155,27 @@ func (in *input) fill() (n int, err error) {
 }
 
 // senderKeys are the lookup keys of the sender, under each of its addresses.
-func (l *letter) senderKeys() []string {
-	keys := []string{addressKey(l.from.String())}
-	if l.given != l.from.String() {
-		keys = append(keys, addressKey(l.given))
+func senderKeys(l *letter.Letter) []string {
+	keys := []string{addressKey(l.From.String())}
+	if l.Given != l.From.String() {
+		keys = append(keys, addressKey(l.Given))
 	}
-	if l.sender != l.from {
-		keys = append(keys, addressKey(l.sender.String()))
+	if l.Sender != l.From {
+		keys = append(keys, addressKey(l.Sender.String()))
 	}
 	return keys
 }
 
 // returnAddress is the e-mail address that reports go to.
-func (l *letter) returnAddress() string {
-	if _, mapped := l.tenant.Table.DeMail(l.given); mapped {
-		return l.given
+func returnAddress(l *letter.Letter) string {
+	t := l.System.Tenant
+	if _, mapped := t.Table.DeMail(l.Given); mapped {
+		return l.Given
 	}
-	if mail := l.tenant.Table.Mail(l.from); len(mail) > 0 {
+	if mail := t.Table.Mail(l.From); len(mail) > 0 {
 		return mail[0]
 	}
-	return l.tenant.Postmaster
+	return t.Postmaster
 }
 
 // reserve asks the queue for room for one message: of the size that was declared
@@ -189,10 +193,10 @@ func (r *Relay) reserve(declared, most int64) (release func(), err error) {
 func headerRefusal(t *tenants.Tenant, err error) error {
 	switch {
 	case errors.Is(err, demail.ErrHeaderTooLarge):
-		return refuse(t, 552, "5.3.4", "Kopf der Nachricht ist groesser als %d KiB oder hat zu viele Felder; verteilen Sie die Empfaenger auf mehrere Nachrichten",
+		return answer.Refuse(t, 552, "5.3.4", "Kopf der Nachricht ist groesser als %d KiB oder hat zu viele Felder; verteilen Sie die Empfaenger auf mehrere Nachrichten",
 			"message header is larger than %d KiB or has too many fields; spread recipients over several messages", maxOutHeader>>10)
 	case errors.Is(err, demail.ErrHeaderMalformed):
-		return refuse(t, 554, "5.6.0", "Kopf der Nachricht ist fehlerhaft (%s); lassen Sie das sendende System in Ordnung bringen",
+		return answer.Refuse(t, 554, "5.6.0", "Kopf der Nachricht ist fehlerhaft (%s); lassen Sie das sendende System in Ordnung bringen",
 			"message header is malformed (%s); have the sending system put right", err)
 	}
 	return err

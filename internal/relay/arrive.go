@@ -9,6 +9,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/dmda"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/letter"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 )
 
@@ -66,12 +67,12 @@ func (s *inSession) take(r io.Reader, to *queue.Body) (*taken, error) {
 		return nil, headerFault(err)
 	}
 	host := s.r.o.Hostname()
-	if err := loop(h, host); err != nil {
-		return nil, err
+	if letter.Loops(h, host) {
+		return nil, smtpguard.Errorf(554, "5.4.6", "message goes round in a loop")
 	}
 	w := &eightBit{w: to}
 	stored := h.Clone()
-	stored.RemoveFunc(func(f demail.Field) bool { return pretends(f, host) })
+	stored.RemoveFunc(func(f demail.Field) bool { return letter.Pretends(f, host) })
 	if _, err := stored.WriteTo(w); err != nil {
 		return nil, contentFault(err)
 	}

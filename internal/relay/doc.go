@@ -15,7 +15,7 @@
 // De-Mail addresses: nothing leaves to the Internet.
 //
 // Dispatch options come from header fields, else from the tenant's default, else
-// from keywords in the subject (see letter.dispatch); they are checked and never
+// from keywords in the subject (package letter); they are checked and never
 // weakened (TR-01201-3.4 §3.1; TR-01201, security module, chapter 10). What was
 // asked for, and why, stands in the trace and in the answer. Fields that only the
 // provider sets are removed, and so are Bcc, Return-Path and, unless the tenant

@@ -13,6 +13,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/config"
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/dmda/dmdatest"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/letter"
 )
 
 // FuzzIncoming hands in any bytes for a tenant that refuses and one that marks:
@@ -45,7 +46,7 @@ func FuzzIncoming(f *testing.F) {
 			if want := withoutForgeries(message); body != want {
 				t.Errorf("stored\n%q\nwant\n%q", body, want)
 			}
-			if h, err := demail.ReadHeader(bufio.NewReader(strings.NewReader(trace+"\r\n")), 0); err != nil || len(h.Values(fieldResults)) != 1 {
+			if h, err := demail.ReadHeader(bufio.NewReader(strings.NewReader(trace+"\r\n")), 0); err != nil || len(h.Values(letter.FieldResults)) != 1 {
 				t.Errorf("trace %q: %v", trace, err)
 			}
 			h, _ := demail.ReadHeader(bufio.NewReader(bytes.NewReader(message)), 0)
@@ -108,7 +109,7 @@ func withoutForgeries(message []byte) string {
 		rest = rest[end:]
 		name, value, _ := strings.Cut(field, ":")
 		name = strings.ToLower(strings.TrimRight(name, " \t"))
-		if strings.HasPrefix(name, "x-pforte-") || name == "authentication-results" && claims(strings.ReplaceAll(value, "\r\n", ""), inHost) {
+		if strings.HasPrefix(name, "x-pforte-") || name == "authentication-results" && letter.Claims(strings.ReplaceAll(value, "\r\n", ""), inHost) {
 			continue
 		}
 		out.WriteString(field)

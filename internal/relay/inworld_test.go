@@ -26,6 +26,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/dmda"
 	"gitlab.opencode.de/pforte/pforte/internal/dmda/dmdatest"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/letter"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
@@ -188,11 +189,11 @@ func (w *inWorld) results(id queue.ID) string {
 	w.t.Helper()
 	trace, _ := w.stored(id)
 	for line := range strings.SplitSeq(strings.ReplaceAll(trace, "\r\n ", " "), "\r\n") {
-		if value, ok := strings.CutPrefix(line, fieldResults+": "); ok {
+		if value, ok := strings.CutPrefix(line, letter.FieldResults+": "); ok {
 			return value
 		}
 	}
-	w.t.Fatalf("no %s in:\n%s", fieldResults, trace)
+	w.t.Fatalf("no %s in:\n%s", letter.FieldResults, trace)
 	return ""
 }
 

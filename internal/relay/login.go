@@ -5,6 +5,7 @@ import (
 
 	"github.com/emersion/go-sasl"
 
+	"gitlab.opencode.de/pforte/pforte/internal/relay/answer"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
@@ -42,7 +43,7 @@ func (s *outSession) become(snap *tenants.Snapshot, system *tenants.System) erro
 	if id != s.counted {
 		s.uncount()
 		if id != "" && !s.r.meters.connect(system.Tenant) {
-			return closing(refuse(system.Tenant, 421, "4.7.0", "zu viele Verbindungen Ihres Mandanten (Grenze %d); schliessen Sie einige, oder lassen Sie die Grenze erhoehen",
+			return closing(answer.Refuse(system.Tenant, 421, "4.7.0", "zu viele Verbindungen Ihres Mandanten (Grenze %d); schliessen Sie einige, oder lassen Sie die Grenze erhoehen",
 				"too many connections of your tenant (limit %d); close some, or have the limit raised", system.Tenant.Rates.Connections), nil)
 		}
 		s.counted = id

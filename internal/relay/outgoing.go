@@ -8,6 +8,8 @@ import (
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/answer"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/letter"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
@@ -67,10 +69,10 @@ func (s *outSession) Mail(from string, o *smtp.MailOptions) error {
 	}
 	t := s.system.Tenant
 	if from == "" {
-		return refuse(t, 550, "5.7.1", "Nachrichten ohne Absender (Meldungen) sind keine De-Mail; behalten Sie sie im eigenen Netz",
+		return answer.Refuse(t, 550, "5.7.1", "Nachrichten ohne Absender (Meldungen) sind keine De-Mail; behalten Sie sie im eigenen Netz",
 			"messages without a sender (reports) are no De-Mail; keep them in your own network")
 	}
-	a, err := ownSender(s.system, from)
+	a, err := letter.OwnSender(s.system, from)
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func (s *outSession) Mail(from string, o *smtp.MailOptions) error {
 		return err
 	}
 	if !s.r.meters.message(t, now()) {
-		return refuse(t, 451, "4.7.1", "mehr als %d Nachrichten in einer Minute; senden Sie spaeter erneut, oder lassen Sie die Grenze erhoehen",
+		return answer.Refuse(t, 451, "4.7.1", "mehr als %d Nachrichten in einer Minute; senden Sie spaeter erneut, oder lassen Sie die Grenze erhoehen",
 			"more than %d messages in one minute; send again later, or have the limit raised", t.Rates.MessagesPerMinute)
 	}
 	release, err := s.r.reserve(o.Size, t.MaxSize)
@@ -103,11 +105,11 @@ func (s *outSession) Rcpt(to string, o *smtp.RcptOptions) error {
 		return err
 	}
 	if len(s.mail.rcpts) >= queue.MaxRecipients {
-		return refuse(t, 452, "4.5.3", "mehr als %d Empfaenger; senden Sie die uebrigen in einer weiteren Nachricht",
+		return answer.Refuse(t, 452, "4.5.3", "mehr als %d Empfaenger; senden Sie die uebrigen in einer weiteren Nachricht",
 			"more than %d recipients; send to the others in a further message", queue.MaxRecipients)
 	}
 	if !s.r.meters.recipient(t, now()) {
-		return refuse(t, 451, "4.7.1", "mehr als %d Empfaenger in einer Minute; senden Sie spaeter erneut, oder lassen Sie die Grenze erhoehen",
+		return answer.Refuse(t, 451, "4.7.1", "mehr als %d Empfaenger in einer Minute; senden Sie spaeter erneut, oder lassen Sie die Grenze erhoehen",
 			"more than %d recipients in one minute; send again later, or have the limit raised", t.Rates.RecipientsPerMinute)
 	}
 	original := ""
@@ -127,7 +129,7 @@ func (s *outSession) recipient(to string) (demail.Address, error) {
 	}
 	a, err := demail.ParseAddress(to)
 	if err != nil || !s.snap.IsDeMail(a) {
-		return a, refuse(s.system.Tenant, 550, "5.7.1", "%s ist keine De-Mail-Adresse; senden Sie gewoehnliche E-Mail nicht ueber das De-Mail-Gateway",
+		return a, answer.Refuse(s.system.Tenant, 550, "5.7.1", "%s ist keine De-Mail-Adresse; senden Sie gewoehnliche E-Mail nicht ueber das De-Mail-Gateway",
 			"%s is no De-Mail address; do not send ordinary e-mail through the De-Mail gateway", to)
 	}
 	return a, nil
@@ -167,14 +169,14 @@ const (
 // (RFC 3461 §5.2). The guard has checked the syntax.
 func checkMailOptions(t *tenants.Tenant, o *smtp.MailOptions) error {
 	if len(o.EnvelopeID) > maxENVID {
-		return refuse(t, 501, "5.5.4", "ENVID ist laenger als %d Zeichen; kuerzen Sie sie", "ENVID is longer than %d characters; shorten it", maxENVID)
+		return answer.Refuse(t, 501, "5.5.4", "ENVID ist laenger als %d Zeichen; kuerzen Sie sie", "ENVID is longer than %d characters; shorten it", maxENVID)
 	}
 	return nil
 }
 
 func checkRcptOptions(t *tenants.Tenant, o *smtp.RcptOptions) error {
 	if len(o.OriginalRecipientType)+1+len(o.OriginalRecipient) > maxORCPT {
-		return refuse(t, 501, "5.5.4", "ORCPT ist laenger als %d Zeichen; kuerzen Sie ihn", "ORCPT is longer than %d characters; shorten it", maxORCPT)
+		return answer.Refuse(t, 501, "5.5.4", "ORCPT ist laenger als %d Zeichen; kuerzen Sie ihn", "ORCPT is longer than %d characters; shorten it", maxORCPT)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/letter"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
@@ -113,13 +114,9 @@ func checkOut(t *testing.T, snap *tenants.Snapshot, message string, got stored) 
 // addressesOf reads a field with our scanner, and with the standard library's where
 // that takes it, so that no address is seen by one only.
 func addressesOf(t *testing.T, f demail.Field) []string {
-	list, err := mailboxes(f.Value())
-	if err != nil || len(list) == 0 {
+	all, err := letter.Addresses(f.Value())
+	if err != nil || len(all) == 0 {
 		t.Fatalf("%q: %v", f.Value(), err)
-	}
-	var all []string
-	for _, m := range list {
-		all = append(all, m.address)
 	}
 	if others, err := mail.ParseAddressList(f.Value()); err == nil {
 		for _, o := range others {

@@ -49,9 +49,6 @@ const (
 	// maxHeader bounds an incoming message's header in bytes; an open session holds
 	// it while it works on it. A De-Mail to a thousand recipients names them three times.
 	maxHeader = 512 << 10
-	// maxReceived and maxOwnReceived end loops (RFC 5321 §6.3).
-	maxReceived    = 100
-	maxOwnReceived = 5
 	// maxTenantsPerMessage bounds the copies of one incoming message.
 	maxTenantsPerMessage = 16
 	// maxReading bounds how many confirmations are read at once: the largest XML takes

@@ -5,31 +5,23 @@ import (
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/answer"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
-
-// refuse makes an answer in the tenant's language. SMTP answers are ASCII, so the
-// German texts write ae, oe, ue.
-func refuse(t *tenants.Tenant, code int, enhanced, german, english string, args ...any) *smtpguard.Error {
-	if t != nil && t.Language == "en" {
-		return smtpguard.Errorf(code, enhanced, english, args...)
-	}
-	return smtpguard.Errorf(code, enhanced, german, args...)
-}
 
 // storeRefusal makes an answer to a tenant of a fault of the queue.
 func storeRefusal(t *tenants.Tenant, err error) error {
 	var e *smtpguard.Error
 	switch {
 	case errors.Is(err, queue.ErrTooLarge):
-		e = refuse(t, 552, "5.3.4", "Nachricht ist groesser als %d MiB; teilen Sie sie auf", "message is larger than %d MiB; split it", t.MaxSize>>20)
+		e = answer.Refuse(t, 552, "5.3.4", "Nachricht ist groesser als %d MiB; teilen Sie sie auf", "message is larger than %d MiB; split it", t.MaxSize>>20)
 	case errors.Is(err, queue.ErrFull):
-		e = refuse(t, 452, "4.3.1", "zur Zeit kein Platz, bitte spaeter erneut versuchen", "no space at the moment, please try again later")
+		e = answer.Refuse(t, 452, "4.3.1", "zur Zeit kein Platz, bitte spaeter erneut versuchen", "no space at the moment, please try again later")
 	case errors.Is(err, queue.ErrSick), errors.Is(err, queue.ErrClosed):
-		e = refuse(t, 421, "4.3.0", "der Dienst ist nicht bereit, bitte spaeter erneut versuchen", "the mail service is not ready, please try again later")
+		e = answer.Refuse(t, 421, "4.3.0", "der Dienst ist nicht bereit, bitte spaeter erneut versuchen", "the mail service is not ready, please try again later")
 	default:
-		e = refuse(t, 451, "4.3.0", "voruebergehende Stoerung, bitte spaeter erneut versuchen", "temporary failure, please try again later")
+		e = answer.Refuse(t, 451, "4.3.0", "voruebergehende Stoerung, bitte spaeter erneut versuchen", "temporary failure, please try again later")
 	}
 	e.Cause = err
 	return e

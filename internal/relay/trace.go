@@ -9,77 +9,9 @@ import (
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/letter"
 	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
 )
-
-// Fields that the relay writes on top of incoming messages.
-const (
-	fieldPrefix    = "x-pforte-"
-	fieldRecipient = "X-Pforte-Recipient" // De-Mail address that a message was for
-	fieldResults   = "Authentication-Results"
-)
-
-// pretends reports whether a field from outside passes for one of ours: X-Pforte-*,
-// or results whose authserv-id is our name (RFC 8601 §5).
-func pretends(f demail.Field, host string) bool {
-	if f.HasPrefix(fieldPrefix) {
-		return true
-	}
-	return f.Is(fieldResults) && claims(f.Value(), host)
-}
-
-// claims reports whether an Authentication-Results field says that host wrote it.
-// A value whose author cannot be read counts as that of any host that it mentions:
-// another reader might be less strict.
-func claims(value, host string) bool {
-	id, ok := serverOf(value)
-	if !ok {
-		return strings.Contains(strings.ToLower(value), strings.ToLower(host))
-	}
-	return strings.EqualFold(strings.TrimSuffix(id, "."), host)
-}
-
-// serverOf is the authserv-id: a token or a quoted string, behind white space and
-// comments (RFC 8601 §2.2).
-func serverOf(value string) (id string, ok bool) {
-	sc := scanner{s: value}
-	for sc.at < len(value) {
-		switch value[sc.at] {
-		case ' ', '\t', '\r', '\n':
-			sc.at++
-			continue
-		case '(':
-			if sc.comment() != nil {
-				return "", false
-			}
-			continue
-		case '"':
-			from := sc.at + 1
-			if sc.quoted() != nil {
-				return "", false
-			}
-			return unquote(value[from : sc.at-1]), true
-		}
-		rest := value[sc.at:]
-		if n := strings.IndexAny(rest, " \t\r\n()<>@,;:\\\"/[]?="); n >= 0 { // no token has these (RFC 2045 §5.1)
-			rest = rest[:n]
-		}
-		return rest, rest != ""
-	}
-	return "", false
-}
-
-// unquote takes the backslashes out of a quoted string.
-func unquote(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+1 < len(s) {
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
 
 // arrival is what the trace of an incoming message tells.
 type arrival struct {
@@ -107,9 +39,9 @@ func (a *arrival) fields() ([]byte, error) {
 		one = " for <" + a.to[0].String() + ">"
 	}
 	put("Received", "from %s (%s) by %s with ESMTPS id %s%s; %s", a.peer.Helo, a.peer.Remote.Addr(), a.host, a.id, one, a.at.Format(time.RFC1123Z))
-	put(fieldResults, "%s; %s", a.host, a.results)
+	put(letter.FieldResults, "%s; %s", a.host, a.results)
 	if len(a.to) == 1 {
-		put(fieldRecipient, "%s", a.to[0])
+		put(letter.FieldRecipient, "%s", a.to[0])
 	}
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("write trace: %w", faults[0])

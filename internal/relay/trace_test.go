@@ -11,6 +11,7 @@ import (
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/dmda/dmdatest"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/letter"
 )
 
 func TestWhoPretendsToBeUs(t *testing.T) {
@@ -49,7 +50,7 @@ func TestWhoPretendsToBeUs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := pretends(h.Fields()[0], inHost); got != test.ours {
+		if got := letter.Pretends(h.Fields()[0], inHost); got != test.ours {
 			t.Errorf("%q: %v", test.field, got)
 		}
 	}

@@ -1,4 +1,4 @@
-package relay
+package letter
 
 import (
 	"errors"
@@ -44,6 +44,16 @@ func mailboxes(s string) ([]mailbox, error) {
 		}
 	}
 	return all, nil
+}
+
+// Addresses are those in the text of an address field, without comments and white space.
+func Addresses(s string) ([]string, error) {
+	list, err := mailboxes(s)
+	all := make([]string, len(list))
+	for i, m := range list {
+		all[i] = m.address
+	}
+	return all, err
 }
 
 // plainly counts the addresses of a field, and refuses names of people and groups

@@ -1,22 +1,23 @@
-package relay
+package letter
 
 import (
 	"strings"
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/answer"
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
 
 // senders: From and Sender must belong to the tenant and to the system, in a
 // domain that may send, and so must those of who resent the message: a recipient
 // takes them for the sender, too.
-func (l *letter) senders() error {
+func (l *Letter) senders() error {
 	for _, name := range [...]string{"from", "sender", "resent-from", "resent-sender"} {
 		if err := l.unmistakable(name); err != nil {
 			return err
 		}
 		fields, _, err := l.change(name, func(address string) (string, bool, error) {
-			a, err := ownSender(l.system, address)
+			a, err := OwnSender(l.System, address)
 			return a.String(), true, err
 		})
 		switch {
@@ -31,7 +32,7 @@ func (l *letter) senders() error {
 
 // unmistakable: each of these fields has an address, and the provider must read the
 // same ones in it as we do.
-func (l *letter) unmistakable(name string) error {
+func (l *Letter) unmistakable(name string) error {
 	for _, f := range l.h.All() {
 		if !f.Is(name) {
 			continue
@@ -48,30 +49,30 @@ func (l *letter) unmistakable(name string) error {
 }
 
 // deMailSender sets x-de-mail-sender, or checks what the tenant chose.
-func (l *letter) deMailSender() error {
-	given := l.given
-	l.sender = l.from
+func (l *Letter) deMailSender() error {
+	given := l.Given
+	l.Sender = l.From
 	if l.h.Has(demail.FieldSender) {
 		given = l.h.Get(demail.FieldSender)
 		if list, err := mailboxes(given); err == nil && len(list) == 1 {
 			given = list[0].address
 		}
 		var err error
-		if l.sender, err = ownSender(l.system, given); err != nil {
+		if l.Sender, err = OwnSender(l.System, given); err != nil {
 			return err
 		}
 	}
 	if _, mapped := l.tenant.Table.DeMail(unquoted(given)); mapped {
 		l.senderMail = unquoted(given)
 	}
-	return l.set(demail.FieldSender, l.sender.String())
+	return l.set(demail.FieldSender, l.Sender.String())
 }
 
-// ownSender returns the De-Mail address of one of the tenant's senders that the
+// OwnSender returns the De-Mail address of one of the tenant's senders that the
 // system may use, or the answer that refuses it (TR-01201, security module,
 // chapter 10: who sends must be allowed to, and nothing goes out under another
 // tenant's account).
-func ownSender(s *tenants.System, address string) (demail.Address, error) {
+func OwnSender(s *tenants.System, address string) (demail.Address, error) {
 	t := s.Tenant
 	mail := unquoted(address)
 	a, mapped := t.Table.DeMail(mail)
@@ -82,12 +83,12 @@ func ownSender(s *tenants.System, address string) (demail.Address, error) {
 	domain, ok := t.Owns(a)
 	switch {
 	case a.IsZero() || !ok:
-		return a, refuse(t, 550, "5.7.1", "%s ist keine Absenderadresse von %s; lassen Sie sie dem De-Mail-Konto zuordnen",
+		return a, answer.Refuse(t, 550, "5.7.1", "%s ist keine Absenderadresse von %s; lassen Sie sie dem De-Mail-Konto zuordnen",
 			"%s is no sender address of %s; have it mapped to the De-Mail account", address, t.ID)
 	case !domain.Sends:
-		return a, refuse(t, 550, "5.7.1", "Domain %s darf nur empfangen; senden Sie unter einer anderen", "domain %s may only receive; send under another one", domain.Name)
+		return a, answer.Refuse(t, 550, "5.7.1", "Domain %s darf nur empfangen; senden Sie unter einer anderen", "domain %s may only receive; send under another one", domain.Name)
 	case !s.MaySend(mail, a):
-		return a, refuse(t, 550, "5.7.1", "%s darf von diesem System nicht verwendet werden; lassen Sie die Adresse bei ihm eintragen",
+		return a, answer.Refuse(t, 550, "5.7.1", "%s darf von diesem System nicht verwendet werden; lassen Sie die Adresse bei ihm eintragen",
 			"%s may not be used by this system; have the address entered for it", address)
 	}
 	return a, nil

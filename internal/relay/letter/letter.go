@@ -1,4 +1,17 @@
-package relay
+// Package letter makes the header of a De-Mail out of what a tenant's system hands in:
+// it checks who may send as whom, maps addresses, writes the recipients' field, and
+// finds out what the message asks for. It works on the header in memory and on
+// nothing else: no disk, no network, no clock. What is wrong is answered in the
+// tenant's language.
+//
+// The steps, in order (Rewrite): letter.go has the header as a whole, senders.go the
+// fields that say who sends, mailbox.go the addresses within a field, chosen.go the
+// recipients' field, options.go the dispatch options, subject.go keywords in the
+// subject. ours.go knows the fields that only we may write, for incoming mail, too.
+//
+// The order matters: senders are known before options are looked up by them, and
+// x-de-mail-chosen-recipient is written before Bcc goes.
+package letter
 
 import (
 	"fmt"
@@ -7,58 +20,71 @@ import (
 	"time"
 
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
-	"gitlab.opencode.de/pforte/pforte/internal/queue"
-	"gitlab.opencode.de/pforte/pforte/internal/smtpguard"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/answer"
 	"gitlab.opencode.de/pforte/pforte/internal/tenants"
 )
 
-// letter is the header of an outgoing message on its way to become a De-Mail.
-type letter struct {
-	h      *demail.Header
-	snap   *tenants.Snapshot
-	system *tenants.System
-	tenant *tenants.Tenant
-	from   demail.Address // of the envelope, mapped
-	given  string         // of the envelope, as the system gave it
-	utf8   bool           // the system said SMTPUTF8
-	id     queue.ID
-	host   string
-	now    time.Time
+// Bounds that end loops (RFC 5321 §6.3): of all Received fields, and of our own.
+const (
+	maxReceived    = 100
+	maxOwnReceived = 5
+)
 
-	sender     demail.Address    // x-de-mail-sender
-	senderMail string            // the e-mail address it was mapped from, "" if from none
-	shown      demail.Recipients // of To and Cc
-	asked      asked
-	gone       []string // provider's fields that were removed
+// Origin is where a message comes from, and who takes it.
+type Origin struct {
+	Snapshot *tenants.Snapshot
+	System   *tenants.System
+	From     demail.Address // of the envelope, mapped
+	Given    string         // of the envelope, as the system gave it
+	UTF8     bool           // the system said SMTPUTF8
+	ID       string         // the queue's
+	Host     string         // our name
+	Now      time.Time
 }
 
-// prepare checks and rewrites the header. Every error is an answer.
-func (l *letter) prepare() error {
-	for _, step := range [...]func(*letter) error{
-		(*letter).loops, (*letter).single, (*letter).ascii, (*letter).senders, (*letter).readers, (*letter).replyTo,
-		(*letter).chosen, (*letter).strange, (*letter).strip, (*letter).dispatch, (*letter).complete,
+// Letter is a header that has become a De-Mail's, and what was found out about it.
+type Letter struct {
+	Origin
+	Sender  demail.Address // x-de-mail-sender
+	Asked   Asked
+	Removed []string // provider's fields that the tenant had set
+
+	h          *demail.Header
+	tenant     *tenants.Tenant
+	senderMail string            // the e-mail address that Sender was mapped from, "" if from none
+	shown      demail.Recipients // of To and Cc
+}
+
+// Rewrite checks h and makes it a De-Mail's, in place. Every error is an answer to the
+// system; h is of no use then.
+func Rewrite(h *demail.Header, o Origin) (*Letter, error) {
+	l := &Letter{Origin: o, h: h, tenant: o.System.Tenant}
+	for _, step := range [...]func(*Letter) error{
+		(*Letter).loops, (*Letter).single, (*Letter).ascii, (*Letter).senders, (*Letter).readers, (*Letter).replyTo,
+		(*Letter).chosen, (*Letter).strange, (*Letter).strip, (*Letter).dispatch, (*Letter).complete,
 	} {
 		if err := step(l); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return l, nil
 }
 
-func (l *letter) refuse(code int, enhanced, german, english string, args ...any) error {
-	return refuse(l.tenant, code, enhanced, german, english, args...)
+func (l *Letter) refuse(code int, enhanced, german, english string, args ...any) error {
+	return answer.Refuse(l.tenant, code, enhanced, german, english, args...)
 }
 
 // loops ends what goes round and round.
-func (l *letter) loops() error {
-	if loop(l.h, l.host) != nil {
+func (l *Letter) loops() error {
+	if Loops(l.h, l.Host) {
 		return l.refuse(554, "5.4.6", "Nachricht laeuft im Kreis (Felder Received); pruefen Sie, wohin Ihr Mailserver De-Mails leitet",
 			"message goes round in a loop (Received fields); check where your mail server sends De-Mails")
 	}
 	return nil
 }
 
-func loop(h *demail.Header, host string) error {
+// Loops reports whether a message has been too often somewhere, or here.
+func Loops(h *demail.Header, host string) bool {
 	all, own := 0, 0
 	for _, f := range h.All() {
 		if f.Is("received") {
@@ -68,10 +94,7 @@ func loop(h *demail.Header, host string) error {
 			}
 		}
 	}
-	if all > maxReceived || own >= maxOwnReceived {
-		return smtpguard.Errorf(554, "5.4.6", "message goes round in a loop")
-	}
-	return nil
+	return all > maxReceived || own >= maxOwnReceived
 }
 
 // onceOnly are fields of which RFC 5322 §3.6 or TR-01201-3.4 allows one: of two,
@@ -80,7 +103,7 @@ var onceOnly = [...]string{"from", "sender", "reply-to", "to", "cc", "subject", 
 	demail.FieldSender, demail.FieldChosenRecipient, demail.FieldPrivateID,
 	demail.FieldConfirmDispatch, demail.FieldConfirmReceipt, demail.FieldConfirmRetrieve, demail.FieldAuthoritative, demail.FieldPrivate}
 
-func (l *letter) single() error {
+func (l *Letter) single() error {
 	var seen [len(onceOnly)]int
 	for _, f := range l.h.All() {
 		for i, name := range onceOnly {
@@ -98,8 +121,8 @@ func (l *letter) single() error {
 	return nil
 }
 
-func (l *letter) ascii() error {
-	if l.utf8 {
+func (l *Letter) ascii() error {
+	if l.UTF8 {
 		return nil
 	}
 	for _, f := range l.h.All() {
@@ -113,7 +136,7 @@ func (l *letter) ascii() error {
 
 // change rewrites the addresses of every field of that name in place and counts
 // the fields and their addresses.
-func (l *letter) change(name string, to func(address string) (string, bool, error)) (fields, addresses int, err error) {
+func (l *Letter) change(name string, to func(address string) (string, bool, error)) (fields, addresses int, err error) {
 	for i, f := range l.h.All() {
 		if !f.Is(name) {
 			continue
@@ -143,18 +166,18 @@ func (l *letter) change(name string, to func(address string) (string, bool, erro
 	return fields, addresses, nil
 }
 
-func (l *letter) faulty(name string, err error) error {
+func (l *Letter) faulty(name string, err error) error {
 	return l.refuse(554, "5.6.0", "Kopffeld %s ist fehlerhaft (%s); lassen Sie das sendende System in Ordnung bringen",
 		"header field %s is faulty (%s); have the sending system put right", name, err)
 }
 
-func (l *letter) unwritable(name string) error {
+func (l *Letter) unwritable(name string) error {
 	return l.refuse(554, "5.6.0", "Kopffeld %s laesst sich nicht schreiben; kuerzen Sie es", "header field %s cannot be written; shorten it", name)
 }
 
 // readers: To and Cc get the tenant's own e-mail addresses mapped; others stay. The
 // De-Mail addresses in them are the recipients that everybody sees.
-func (l *letter) readers() error {
+func (l *Letter) readers() error {
 	for _, f := range [...]struct {
 		name  string
 		shown *[]demail.Address
@@ -164,7 +187,7 @@ func (l *letter) readers() error {
 			if !own && f.shown != nil {
 				a, _ = demail.ParseAddress(address) // what is none is shown, and not chosen
 			}
-			if f.shown != nil && !a.IsZero() && l.snap.IsDeMail(a) {
+			if f.shown != nil && !a.IsZero() && l.Snapshot.IsDeMail(a) {
 				*f.shown = append(*f.shown, a)
 			}
 			return a.String(), own, nil
@@ -178,7 +201,7 @@ func (l *letter) readers() error {
 
 // replyTo must be one De-Mail address, for confirmations go there (TR-01201-3.4
 // §3.1.1).
-func (l *letter) replyTo() error {
+func (l *Letter) replyTo() error {
 	if err := l.unmistakable("reply-to"); err != nil {
 		return err
 	}
@@ -186,7 +209,7 @@ func (l *letter) replyTo() error {
 		if a, ok := l.tenant.Table.DeMail(unquoted(address)); ok {
 			return a.String(), true, nil
 		}
-		if a, err := demail.ParseAddress(address); err == nil && l.snap.IsDeMail(a) {
+		if a, err := demail.ParseAddress(address); err == nil && l.Snapshot.IsDeMail(a) {
 			return "", false, nil
 		}
 		return "", false, l.refuse(554, "5.6.0", "Reply-To %s ist keine De-Mail-Adresse; lassen Sie das Feld weg oder nennen Sie eine",
@@ -200,7 +223,7 @@ func (l *letter) replyTo() error {
 
 // strange refuses options that nobody knows, such as misspelt ones: taken out with
 // all other unknown fields, they would not be missed until a confirmation is.
-func (l *letter) strange() error {
+func (l *Letter) strange() error {
 	for _, f := range l.h.All() {
 		if !f.HasPrefix("x-de-mail-") || !strings.EqualFold(f.Value(), "yes") {
 			continue
@@ -215,23 +238,23 @@ func (l *letter) strange() error {
 
 // strip removes what a tenant's system must not say or should not show. Received
 // fields tell of the tenant's network; it decides whether they go out.
-func (l *letter) strip() error {
+func (l *Letter) strip() error {
 	l.h.RemoveFunc(func(f demail.Field) bool {
-		return f.Is("bcc") || f.Is("resent-bcc") || f.Is("return-path") || f.Is("received") && !l.tenant.KeepReceived || pretends(f, l.host)
+		return f.Is("bcc") || f.Is("resent-bcc") || f.Is("return-path") || f.Is("received") && !l.tenant.KeepReceived || Pretends(f, l.Host)
 	})
-	l.gone = demail.StripProviderFields(l.h)
+	l.Removed = demail.StripProviderFields(l.h)
 	return nil
 }
 
 // complete adds what every De-Mail must have (TR-01201-3.4 §3.1.1), and our trace.
-func (l *letter) complete() error {
+func (l *Letter) complete() error {
 	for _, f := range [...]struct {
 		name  string
 		value func() string
 	}{
 		{"Subject", func() string { return "" }},
-		{"Date", func() string { return l.now.Format(time.RFC1123Z) }},
-		{"Message-ID", func() string { return fmt.Sprintf("<%s@%s>", l.id, l.host) }},
+		{"Date", func() string { return l.Now.Format(time.RFC1123Z) }},
+		{"Message-ID", func() string { return fmt.Sprintf("<%s@%s>", l.ID, l.Host) }},
 	} {
 		if !l.h.Has(f.name) {
 			if err := l.set(f.name, f.value()); err != nil {
@@ -239,10 +262,10 @@ func (l *letter) complete() error {
 			}
 		}
 	}
-	return l.h.Prepend("Received", "from "+l.tenant.ID+" by "+l.host+" with ESMTPS id "+string(l.id)+"; "+l.now.Format(time.RFC1123Z))
+	return l.h.Prepend("Received", "from "+l.tenant.ID+" by "+l.Host+" with ESMTPS id "+l.ID+"; "+l.Now.Format(time.RFC1123Z))
 }
 
-func (l *letter) set(name, value string) error {
+func (l *Letter) set(name, value string) error {
 	if err := l.h.Replace(name, value); err != nil {
 		return l.unwritable(name)
 	}

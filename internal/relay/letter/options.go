@@ -1,4 +1,4 @@
-package relay
+package letter
 
 import (
 	"errors"
@@ -15,10 +15,10 @@ const (
 	fromKeyword = "keyword"
 )
 
-// asked is what a message asks of the provider, and where each option comes from:
+// Asked is what a message asks of the provider, and where each option comes from:
 // the receipt that stands in its trace and, in short, in our answer.
-type asked struct {
-	options demail.Options
+type Asked struct {
+	Options demail.Options
 	sources map[string]string // by the option's name; only those that are on
 }
 
@@ -34,7 +34,7 @@ func optionNames(o demail.Options) []optionName {
 }
 
 // add takes over what o asks for and was not asked for before.
-func (a *asked) add(o demail.Options, source string) {
+func (a *Asked) add(o demail.Options, source string) {
 	for _, n := range optionNames(o) {
 		if n.on && a.sources[n.name] == "" {
 			if a.sources == nil {
@@ -43,7 +43,7 @@ func (a *asked) add(o demail.Options, source string) {
 			a.sources[n.name] = source
 		}
 	}
-	a.options = either(a.options, o)
+	a.Options = either(a.Options, o)
 }
 
 func either(a, b demail.Options) demail.Options {
@@ -52,9 +52,9 @@ func either(a, b demail.Options) demail.Options {
 }
 
 // list names the options that are on, each as form makes it; "none" without any.
-func (a *asked) list(form func(name, source string) string) string {
+func (a *Asked) list(form func(name, source string) string) string {
 	var all []string
-	for _, n := range optionNames(a.options) {
+	for _, n := range optionNames(a.Options) {
 		if n.on {
 			all = append(all, form(n.name, a.sources[n.name]))
 		}
@@ -65,17 +65,19 @@ func (a *asked) list(form func(name, source string) string) string {
 	return strings.Join(all, " ")
 }
 
-// names and origins are the two attributes of the trace, receipt the end of our answer.
-func (a *asked) names() string {
+// Names lists the options that are on; "none" without any.
+func (a *Asked) Names() string {
 	return a.list(func(name, _ string) string { return name })
 }
 
-func (a *asked) origins() string {
+// Origins lists them with where each comes from.
+func (a *Asked) Origins() string {
 	return a.list(func(name, source string) string { return name + "=" + source })
 }
 
-func (a *asked) receipt() string {
-	if a.options == (demail.Options{}) {
+// Receipt is the end of our answer; empty if nothing is asked for.
+func (a *Asked) Receipt() string {
+	if a.Options == (demail.Options{}) {
 		return ""
 	}
 	return "; asked for: " + a.list(func(name, source string) string { return name + " (" + source + ")" })
@@ -92,12 +94,12 @@ func (a *asked) receipt() string {
 //
 // What was asked for in one place is never weakened by another, and what cannot be
 // met refuses the message.
-func (l *letter) dispatch() error {
+func (l *Letter) dispatch() error {
 	var err error
 	if demail.HasOptions(l.h) {
 		err = l.optionFields()
 	} else {
-		l.asked.add(l.tenant.DefaultOptions(l.sender, l.senderMail), fromDefault)
+		l.Asked.add(l.tenant.DefaultOptions(l.Sender, l.senderMail), fromDefault)
 		err = l.keywords()
 	}
 	if err == nil {
@@ -109,23 +111,23 @@ func (l *letter) dispatch() error {
 	if n := utf8.RuneCountInString(l.h.Get(demail.FieldPrivateID)); n > demail.MaxPrivateID {
 		return l.refuse(554, "5.6.0", "%s ist laenger als %d Zeichen", "%s is longer than %d characters", demail.FieldPrivateID, demail.MaxPrivateID)
 	}
-	l.asked.options.Apply(l.h)
+	l.Asked.Options.Apply(l.h)
 	return nil
 }
 
-func (l *letter) optionFields() error {
+func (l *Letter) optionFields() error {
 	o, err := demail.OptionsFromHeader(l.h)
 	var bad *demail.OptionError
 	if errors.As(err, &bad) {
 		return l.refuse(554, "5.7.0", `Versandoption %s ist weder yes noch no; schreiben Sie "yes" oder "no", in Kleinbuchstaben`,
 			`dispatch option %s is neither yes nor no; write "yes" or "no", in lower case`, bad.Field)
 	}
-	l.asked.add(o, fromHeader)
+	l.Asked.add(o, fromHeader)
 	return err
 }
 
 // keywords adds what keywords in the subject ask for.
-func (l *letter) keywords() error {
+func (l *Letter) keywords() error {
 	if len(l.tenant.Keywords) == 0 || !l.h.Has("subject") {
 		return nil
 	}
@@ -142,7 +144,7 @@ func (l *letter) keywords() error {
 		return nil
 	}
 	for _, i := range found {
-		l.asked.add(l.tenant.Keywords[i].Ask, fromKeyword)
+		l.Asked.add(l.tenant.Keywords[i].Ask, fromKeyword)
 	}
 	return l.set("Subject", subject)
 }
@@ -151,8 +153,8 @@ func (l *letter) keywords() error {
 // at level high (TR-01201, security module, chapter 10), so all that can be wrong
 // is a confirmation of retrieve for a message that is not private; defaults and
 // keywords ask for both or are refused with the configuration.
-func (l *letter) possible() error {
-	if l.asked.options.Check(demail.LevelHigh, true) == nil {
+func (l *Letter) possible() error {
+	if l.Asked.Options.Check(demail.LevelHigh, true) == nil {
 		return nil
 	}
 	return l.refuse(554, "5.7.0", "Abholbestaetigung gibt es nur fuer persoenliche Nachrichten; setzen Sie auch %s: yes",

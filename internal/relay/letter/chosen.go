@@ -1,4 +1,4 @@
-package relay
+package letter
 
 import (
 	"slices"
@@ -10,7 +10,7 @@ import (
 // itself, else To and Cc. Blind recipients are never in it, neither under bcc= nor
 // because a system lists them elsewhere; the provider finds them in the envelope
 // (TR-01201-3.4 §3.1.8).
-func (l *letter) chosen() error {
+func (l *Letter) chosen() error {
 	list := demail.Recipients{To: once(l.shown.To), CC: once(l.shown.CC)}
 	if l.h.Has(demail.FieldChosenRecipient) {
 		var err error
@@ -32,7 +32,7 @@ func (l *letter) chosen() error {
 
 // declared reads the field as the tenant wrote it. Its own e-mail addresses in it
 // are mapped; who is blind is left out, unless To or Cc show him.
-func (l *letter) declared(shown demail.Recipients) (demail.Recipients, error) {
+func (l *Letter) declared(shown demail.Recipients) (demail.Recipients, error) {
 	given, err := demail.ParseRecipients(l.h.Get(demail.FieldChosenRecipient))
 	if err != nil {
 		return given, l.refuse(554, "5.6.0", "Kopffeld %s ist fehlerhaft (%s); schreiben Sie to=a;b ;cc=c", "header field %s is faulty (%s); write to=a;b ;cc=c", demail.FieldChosenRecipient, err)
@@ -59,11 +59,11 @@ func (l *letter) declared(shown demail.Recipients) (demail.Recipients, error) {
 }
 
 // mapped is the De-Mail address of one in the recipients' field.
-func (l *letter) mapped(a demail.Address) (demail.Address, error) {
+func (l *Letter) mapped(a demail.Address) (demail.Address, error) {
 	if own, ok := l.tenant.Table.DeMail(a.String()); ok {
 		return own, nil
 	}
-	if !l.snap.IsDeMail(a) {
+	if !l.Snapshot.IsDeMail(a) {
 		return a, l.refuse(554, "5.6.0", "Kopffeld %s: %s ist keine De-Mail-Adresse; lassen Sie sie weg", "header field %s: %s is no De-Mail address; leave it out",
 			demail.FieldChosenRecipient, a)
 	}
@@ -71,7 +71,7 @@ func (l *letter) mapped(a demail.Address) (demail.Address, error) {
 }
 
 // blind lists whom Bcc, Resent-Bcc and bcc= name.
-func (l *letter) blind(bcc []demail.Address) ([]demail.Address, error) {
+func (l *Letter) blind(bcc []demail.Address) ([]demail.Address, error) {
 	var all []demail.Address
 	for _, a := range bcc {
 		if own, ok := l.tenant.Table.DeMail(a.String()); ok {
