@@ -14,7 +14,7 @@
 // accept latency from MAIL until the 250 behind the final dot. CPU is user and
 // system time of the relay's processes (for Postfix: of all its daemons), RSS the most that
 // was seen (Postfix: proportional shares, looked at once a second). The next hop checks that every message
-// came exactly once with the SHA-256 of its body; a run in which one did not is an
+// came exactly once with its body unchanged (XXH64: the apparatus must be light); a run in which one did not is an
 // error, not a figure.
 //
 // Postfix logs nothing here (there is no syslog in its jail), Pforte writes its
