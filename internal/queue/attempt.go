@@ -129,6 +129,13 @@ func (t *txn) finishMessage(m *taken, key [idBytes]byte, o Outcome, now time.Tim
 		}
 		events = append(events, Event{Kind: Reported, Time: now, Recipient: -1, Other: birth.Envelope.ID})
 	}
+	if err := checkKeys(o.Keys); err != nil {
+		return err
+	}
+	t.addKeys(key, o.Keys)
+	if err := t.addNotes(o.Notes, now); err != nil {
+		return err
+	}
 	st.events = t.addTrace(key, st.events, events...)
 	t.tally.finishes++
 	if m.begun {

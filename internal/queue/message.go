@@ -166,6 +166,10 @@ type Outcome struct {
 	// DelaysTold sets Recipient.DelaysTold by the recipient's index, in the same batch as
 	// the notice, if that is one of Births.
 	DelaysTold map[int]int
+	// Keys are more lookup keys of the message, and Notes more events in its trace, or in
+	// others': what the attempt brought to light.
+	Keys  []string
+	Notes []Note
 	// Dead, if not empty, keeps the message with its body as a dead letter, for
 	// this reason, whatever its recipients' states. Without it a message whose
 	// recipients are all final is removed.

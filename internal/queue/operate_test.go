@@ -424,3 +424,33 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("bounds %v", HistogramBounds())
 	}
 }
+
+// What an attempt brings to light becomes durable with its result, or not at all.
+func TestKeysAndNotesOfAnAttempt(t *testing.T) {
+	mem := vfs.NewMem()
+	q := openTest(t, mem)
+	id := mustCommit(t, q, testEnvelope("a", "one@x"), []byte("x"))
+	mustDue(t, q, 1)
+	done := []Result{{State: Delivered}}
+	learned := []Note{{id, Event{Kind: Noted, Recipient: -1, Data: map[string]string{"body": "hash"}}}}
+	for _, bad := range []Outcome{
+		{Results: done, Keys: []string{"body:hash", ""}, Notes: learned},
+		{Results: done, Keys: []string{"body:hash"}, Notes: []Note{{id, Event{}}}},
+		{Results: done, Keys: make([]string, MaxKeys+1)},
+	} {
+		if err := q.Finish(id, bad); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%d keys, %d notes: %v", len(bad.Keys), len(bad.Notes), err)
+		}
+	}
+	if ids, err := q.Find("body:hash", 10); err != nil || len(ids) != 0 {
+		t.Errorf("a refused outcome left keys: %v, %v", ids, err)
+	}
+	if err := q.Finish(id, Outcome{Results: done, Keys: []string{"body:hash"}, Notes: learned}); err != nil {
+		t.Fatal(err)
+	}
+	q = reopen(t, q, mem)
+	if ids, err := q.Find("body:hash", 10); err != nil || !slices.Equal(ids, []ID{id}) {
+		t.Errorf("found %v, %v", ids, err)
+	}
+	checkTrace(t, q, id, "accepted delivered:1 finished noted")
+}

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -96,14 +95,11 @@ func (s *outSession) begin(h *demail.Header, body *queue.Body) (e *queue.Envelop
 	return e, l.Asked.Receipt(), nil
 }
 
-// finish copies the body, byte for byte, with its digest as the integrity field
-// will have it.
+// finish copies the body, byte for byte.
 func (s *outSession) finish(in *input, body *queue.Body, e *queue.Envelope) error {
-	digest := demail.NewBodyDigest(sha256.New())
 	w := &eightBit{w: body, seen: e.UTF8}
 	for {
 		n, err := in.fill()
-		_, _ = digest.Write(in.piece[:n])
 		if _, fault := w.Write(in.piece[:n]); fault != nil {
 			return contentRefusal(s.system.Tenant, fault)
 		}
@@ -115,8 +111,6 @@ func (s *outSession) finish(in *input, body *queue.Body, e *queue.Envelope) erro
 		}
 	}
 	e.EightBit = w.seen
-	key := bodyKey(digest.Sum())
-	e.Keys, e.Attributes[attrBody] = append(e.Keys, key, ownKey(e.Tenant, queue.Out, key)), strings.TrimPrefix(key, "body:")
 	for i := range e.Recipients { // only now: with a thousand they are no small thing to hold
 		e.Keys = append(e.Keys, addressKey(e.Recipients[i].Address))
 	}
@@ -126,7 +120,7 @@ func (s *outSession) finish(in *input, body *queue.Body, e *queue.Envelope) erro
 // Buffers of a message that is coming in.
 const (
 	readBuffer  = 8 << 10  // ahead of the header
-	pieceBuffer = 16 << 10 // of the body: what is hashed and stored at a time
+	pieceBuffer = 16 << 10 // of the body: what is stored at a time
 )
 
 // input is the two buffers.
@@ -144,7 +138,7 @@ func (in *input) put() {
 	inputs.Put(in)
 }
 
-// fill reads a piece; the guard gives line by line, which is too small to hash.
+// fill reads a piece; the guard gives line by line, which is too small to store.
 func (in *input) fill() (n int, err error) {
 	for n < len(in.piece) && err == nil {
 		var m int

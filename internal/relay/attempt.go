@@ -17,7 +17,7 @@ import (
 // that are due, and records what came of it. It calls sent when the next hop is
 // done with it, once.
 func (r *Relay) attempt(ctx context.Context, e *queue.Envelope, due []int, sent func(feedback, string)) {
-	results, corrupt := r.deliver(ctx, e, due)
+	results, content, corrupt := r.deliver(ctx, e, due)
 	cut := r.dispatcher.ctx.Err() != nil // the relay stops
 	if cut {
 		sent(noFeedback, "")
@@ -27,6 +27,9 @@ func (r *Relay) attempt(ctx context.Context, e *queue.Envelope, due []int, sent 
 	v := r.judge(e, due, results, cut)
 	if corrupt != nil {
 		v.outcome.Dead = "the stored message is damaged: " + corrupt.Error()
+	}
+	if len(v.delivered) > 0 && content != nil {
+		content.tell(e, &v.outcome)
 	}
 	r.record(e, v)
 }
@@ -65,19 +68,19 @@ func (r *Relay) notMade(e *queue.Envelope, due []int, why string) {
 	}
 }
 
-// deliver hands the message to its next hop. corrupt says that it cannot be read
-// any more.
-func (r *Relay) deliver(ctx context.Context, e *queue.Envelope, due []int) (results []nexthop.Result, corrupt error) {
+// deliver hands the message to its next hop. content is what was read last, if it is
+// worth knowing; corrupt says that it cannot be read any more.
+func (r *Relay) deliver(ctx context.Context, e *queue.Envelope, due []int) (results []nexthop.Result, content *content, corrupt error) {
 	hop, err := r.hop(e)
 	if err != nil {
-		return nexthop.ResultsOf(err, len(due)), nil
+		return nexthop.ResultsOf(err, len(due)), nil, nil
 	}
 	first, err := r.o.Queue.Body(e.ID)
 	if err != nil {
 		if errors.Is(err, queue.ErrCorrupt) {
 			corrupt = err
 		}
-		return nexthop.ResultsOf(err, len(due)), corrupt
+		return nexthop.ResultsOf(err, len(due)), nil, corrupt
 	}
 	m := &nexthop.Message{From: e.From, ENVID: e.ENVID, RET: e.RET, EightBit: e.EightBit, UTF8: e.UTF8, Size: first.Size()}
 	for _, i := range due {
@@ -91,24 +94,33 @@ func (r *Relay) deliver(ctx context.Context, e *queue.Envelope, due []int) (resu
 				return nil, err
 			}
 		}
-		return &watched{body, &corrupt}, nil
+		if e.Direction == queue.Out {
+			content = newContent()
+		}
+		return &watched{body, content, &corrupt}, nil
 	}
 	defer func() {
 		if first != nil {
 			_ = first.Close()
 		}
 	}()
-	return hop.Deliver(ctx, m), corrupt
+	results = hop.Deliver(ctx, m)
+	return results, content, corrupt
 }
 
-// watched notes that a body turned out to be damaged.
+// watched notes what a message's content is, if somebody wants to know, and that it
+// turned out to be damaged.
 type watched struct {
 	*queue.BodyReader
+	content *content
 	corrupt *error
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.BodyReader.Read(p)
+	if w.content != nil {
+		w.content.read(p[:n], err)
+	}
 	if errors.Is(err, queue.ErrCorrupt) {
 		*w.corrupt = err
 	}

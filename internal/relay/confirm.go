@@ -122,9 +122,6 @@ func (r *Relay) duplicate(e *queue.Envelope, m *taken) error {
 	return nil
 }
 
-// attrBody is an outgoing message's body, hashed as bodyKey has it.
-const attrBody = "body"
-
 // deMailIDKey is the lookup key of x-de-mail-message-id.
 func deMailIDKey(id string) string { return "de-mail-id:" + squeeze(id) }
 
@@ -145,6 +142,7 @@ func TraceKeys(query string) []string {
 // sent is a message with what is known of it already of one kind.
 type sent struct {
 	e     *queue.Envelope
+	body  string // hash of what was handed over; "" if that is not known
 	known map[place]tally
 }
 
@@ -176,7 +174,12 @@ func (r *Relay) find(tenant string, way queue.Direction, key string, like queue.
 	var out []sent
 	for _, id := range ids {
 		s := sent{known: map[place]tally{}}
-		s.e, err = r.o.Queue.Notes(id, func(e queue.Event) { s.count(e, like) })
+		s.e, err = r.o.Queue.Notes(id, func(e queue.Event) {
+			if hash := e.Data[dataBody]; e.Kind == queue.Noted && hash != "" {
+				s.body = hash
+			}
+			s.count(e, like)
+		})
 		switch {
 		case errors.Is(err, queue.ErrUnknown), errors.Is(err, queue.ErrCorrupt), err == nil && s.e == nil:
 			continue
@@ -281,7 +284,7 @@ func (r *Relay) originals(tenant string, c *confirmation.Confirmation, like queu
 		if err != nil {
 			return nil, err
 		}
-		list = slices.DeleteFunc(list, func(s sent) bool { return !r.sentBy(s.e, c) || !agrees(s.e, c, way.unique) })
+		list = slices.DeleteFunc(list, func(s sent) bool { return !r.sentBy(s.e, c) || !agrees(s, c, way.unique) })
 		if len(list) == 1 || len(list) > 1 && !way.unique {
 			return list, nil
 		}
@@ -314,20 +317,21 @@ func (r *Relay) sentBy(e *queue.Envelope, c *confirmation.Confirmation) bool {
 // sent. Another Message-ID is excused, for the provider may have replaced it, if
 // reference and body are the same: a body alone may be that of any form letter. With
 // exact, c must name one of the recipients, too.
-func agrees(e *queue.Envelope, c *confirmation.Confirmation, exact bool) bool {
-	id, reference, body := compare(e, attrMessageID, messageIDKey(c.OriginalMessageID)), compare(e, attrPrivateID, privateIDKey(c.PrivateID)), compare(e, attrBody, hashKey(c.Hash))
+func agrees(s sent, c *confirmation.Confirmation, exact bool) bool {
+	id := compare(s.e.Attributes[attrMessageID], messageIDKey(c.OriginalMessageID))
+	reference := compare(s.e.Attributes[attrPrivateID], privateIDKey(c.PrivateID))
+	body := compare(s.body, hashKey(c.Hash))
 	if reference < 0 || body < 0 || id < 0 && reference+body < 2 {
 		return false
 	}
-	return !exact || slices.ContainsFunc(e.Recipients, func(rc queue.Recipient) bool {
+	return !exact || slices.ContainsFunc(s.e.Recipients, func(rc queue.Recipient) bool {
 		return slices.ContainsFunc(c.Recipients, func(a demail.Address) bool { return strings.EqualFold(a.String(), rc.Address) })
 	})
 }
 
 // compare tells what is the same (1) from what differs (-1); 0 if one side does not
 // know.
-func compare(e *queue.Envelope, attribute, key string) int {
-	kept := e.Attributes[attribute]
+func compare(kept, key string) int {
 	_, value, _ := strings.Cut(key, ":")
 	switch {
 	case kept == "" || value == "":

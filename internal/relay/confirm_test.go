@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/relay/proof"
 )
 
-// out stores a message as if the tenant had sent it.
+// out stores a message as if the tenant had sent it, and it had been read for the provider.
 func (w *inWorld) out(tenant, messageID, privateID, body string, to ...string) queue.ID {
 	w.t.Helper()
 	h := demail.NewHeader()
@@ -31,12 +32,9 @@ func (w *inWorld) out(tenant, messageID, privateID, body string, to ...string) q
 	if privateID != "" {
 		_ = h.Append(demail.FieldPrivateID, privateID)
 	}
-	digest := demail.NewBodyDigest(sha256.New())
-	_, _ = digest.Write([]byte(body))
-	key := bodyKey(digest.Sum())
 	e := &queue.Envelope{Tenant: tenant, Direction: queue.Out, Hop: hopProvider, From: "post@" + tenant + ".de-mail.example", Received: time.Now(),
-		Attributes: map[string]string{attrBody: strings.TrimPrefix(key, "body:")}}
-	e.Keys = own(tenant, queue.Out, append(identify(h, e.Attributes), key))
+		Attributes: map[string]string{}}
+	e.Keys = own(tenant, queue.Out, identify(h, e.Attributes))
 	for _, a := range to {
 		e.Recipients = append(e.Recipients, queue.Recipient{Address: a})
 	}
@@ -45,6 +43,16 @@ func (w *inWorld) out(tenant, messageID, privateID, body string, to ...string) q
 		w.t.Fatal(err)
 	}
 	if err := w.queue.Commit(context.Background(), e, b); err != nil {
+		w.t.Fatal(err)
+	}
+	if taken, err := w.queue.Take(time.Now(), e.ID); err != nil || len(taken) != 1 {
+		w.t.Fatal(len(taken), err)
+	}
+	var o queue.Outcome
+	c := newContent()
+	c.read([]byte("X: y\r\n\r\n"+body), io.EOF)
+	c.tell(e, &o)
+	if err := w.queue.Finish(e.ID, o); err != nil {
 		w.t.Fatal(err)
 	}
 	return e.ID

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -328,4 +329,43 @@ func TestStopRecordsWhatIsCut(t *testing.T) {
 	if err := b.queue.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// What was handed over is found by its body, and nothing else is.
+func TestHandedOverIsFoundByItsBody(t *testing.T) {
+	b := newBox(t)
+	b.hop.set(func(_ context.Context, m *nexthop.Message) nexthop.Result {
+		body, err := m.Open()
+		if err == nil {
+			_, err = io.Copy(io.Discard, body)
+			_ = body.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		if m.From != "taken@x" {
+			return nexthop.Result{Outcome: nexthop.Temporary, Reply: nexthop.Reply{Code: 451}}
+		}
+		return nexthop.Result{Outcome: nexthop.Delivered}
+	})
+	taken := b.commit("a", "taken@x", nil)
+	b.commit("a", "later@x", nil)
+	b.commit("a", "taken@x", func(e *queue.Envelope) { e.Direction = queue.In })
+	b.run()
+	b.hop.await(t, func(from []string) bool { return len(from) == 3 })
+	if err := b.stop(); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	sum := sha256.Sum256([]byte("x\r\n"))
+	key := bodyKey(sum[:])
+	for _, key := range []string{key, ownKey("a", queue.Out, key)} {
+		if ids, err := b.queue.Find(key, 10); err != nil || !slices.Equal(ids, []queue.ID{taken}) {
+			t.Errorf("%s leads to %v, %v, want %s", key, ids, err, taken)
+		}
+	}
+	noted := ""
+	if _, err := b.queue.Notes(taken, func(e queue.Event) { noted += e.Data[dataBody] }); err != nil || "body:"+noted != key {
+		t.Errorf("noted %q, %v", noted, err)
+	}
+	b.close()
 }

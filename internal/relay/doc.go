@@ -57,7 +57,9 @@
 //
 // 250 is said after queue.Commit, and not before. Attempts are recorded before
 // they start, many in one synced batch; results in one batch with the reports they
-// cause, while the connection carries the next message already.
+// cause, while the connection carries the next message already. With its result an
+// outgoing message gets the hash of the body that was handed over, by which
+// confirmations find it, too.
 //
 // A destination is the provider, for all tenants, or one tenant's servers. Tenants
 // share it by bytes, in turn; within a tenant what is urgent goes first; and a
