@@ -95,7 +95,11 @@ func typed(kind, address string) string {
 	if ascii(address) && !strings.EqualFold(kind, utf8Type) {
 		return clean(kind) + ";" + clean(address)
 	}
-	return utf8Type + ";" + clean(escape(address))
+	text := clean(escape(address))
+	if i := strings.LastIndexByte(text, '\\'); i >= 0 && strings.IndexByte(text[i:], '}') < 0 {
+		text = text[:i] // clean cut into an escape
+	}
+	return utf8Type + ";" + text
 }
 
 // escape writes what is not plain ASCII as \x{HEX} (RFC 6533 §3).
