@@ -260,10 +260,10 @@ func clean(s string) string {
 	if len(s) > longestValue {
 		s = s[:longestValue]
 	}
-	return strings.Map(func(r rune) rune {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'
 		}
 		return r
-	}, s)
+	}, s))
 }

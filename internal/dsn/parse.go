@@ -8,6 +8,7 @@ import (
 	"net/mail"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Bounds of what Parse reads.
@@ -16,6 +17,7 @@ const (
 	maxRecipients = 1000
 	maxFields     = 64 // of one group
 	maxField      = 4096
+	maxAddress    = 512 // twice what SMTP allows (RFC 5321 §4.5.3.1.3)
 )
 
 // Status is what a message/delivery-status part says (RFC 3464 §2). Dates that
@@ -156,6 +158,9 @@ func splitAddress(s string) (kind, address string, err error) {
 	}
 	if kind == utf8Type {
 		address, err = unescape(address)
+	}
+	if err == nil && (len(address) > maxAddress || strings.ContainsFunc(address, unicode.IsControl)) {
+		err = errOriginal
 	}
 	return kind, address, err
 }
