@@ -7,6 +7,7 @@ import (
 	"net"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,10 +90,11 @@ type script struct {
 	chop
 	out  bytes.Buffer
 	done chan struct{}
+	once sync.Once // a stop may close what has just closed itself
 }
 
 func (s *script) Write(p []byte) (int, error)      { return s.out.Write(p) }
-func (s *script) Close() error                     { close(s.done); return nil }
+func (s *script) Close() error                     { s.once.Do(func() { close(s.done) }); return nil }
 func (s *script) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 func (s *script) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
 func (s *script) SetDeadline(time.Time) error      { return nil }

@@ -9,6 +9,7 @@ import (
 	"gitlab.opencode.de/pforte/pforte/internal/demail"
 	"gitlab.opencode.de/pforte/pforte/internal/dmda/dmdatest"
 	"gitlab.opencode.de/pforte/pforte/internal/queue"
+	"gitlab.opencode.de/pforte/pforte/internal/relay/proof"
 )
 
 // TestProofsComeBack is the whole way: what a tenant asks for, the provider
@@ -66,6 +67,9 @@ func proofs(t *testing.T, q *queue.Queue, id queue.ID) []queue.EventKind {
 	}
 	var out []queue.EventKind
 	for _, e := range events {
+		if e.Data[proof.DataType] == "" {
+			continue
+		}
 		switch e.Kind {
 		case queue.Dispatched, queue.Received, queue.Retrieved, queue.Refused, queue.Noted:
 			out = append(out, e.Kind)
