@@ -79,7 +79,11 @@ func FuzzStrike(f *testing.F) {
 		if strings.ContainsAny(got, "\r\n") && found != nil {
 			t.Fatalf("%q became %q: line ends", s, got)
 		}
-		if _, again, err := strike(got, []string{"#einschreiben", "[x]"}); err != nil || found != nil && again != nil {
+		_, again, err := strike(got, []string{"#einschreiben", "[x]"})
+		if errors.Is(err, errSubjectLong) && len(got) > maxSubject {
+			return // encoded anew it may have thrice the length, and is still handed over
+		}
+		if err != nil || found != nil && again != nil {
 			t.Fatalf("%q became %q, where %v are found again: %v", s, got, again, err)
 		}
 	})
