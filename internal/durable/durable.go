@@ -18,7 +18,7 @@
 // TempInfix + random digits, and Sweep deletes them at start-up.
 //
 // The package imports the standard library only: the key holder links it. The
-// mail queue runs the same order over its own file system through FS.
+// mail queue's format file is written so over the queue's own file system, through FS.
 package durable
 
 import (

@@ -19,9 +19,8 @@ import (
 // The folder testdata/v1 is a queue as the first release left it after a power
 // cut, and testdata/v1.json what is in it; v2 is the same with what the second one
 // added: holds, bounces, lookup keys, notes, delays; v3 has the check sums of today.
-// Later code must open them. They
-// are never made again; what is new gets a folder of its own. PFORTE_WRITE_FIXTURE=DIR
-// writes one.
+// Later code must open them. They are never made again; what is new gets a folder of
+// its own. PFORTE_WRITE_FIXTURE=DIR writes one.
 var fixtures = map[string]Recovery{
 	"v1": {Temporary: 1, Orphans: 1, Uncertain: 1},
 	"v2": {Temporary: 1, Orphans: 1, Uncertain: 1},

@@ -112,15 +112,12 @@ func (sc *scanner) element() (m mailbox, found bool, err error) {
 	angle, special := false, false
 	for sc.at < len(sc.s) {
 		from := sc.at
+		if skipped, err := sc.blank(); err != nil {
+			return m, false, err
+		} else if skipped {
+			continue
+		}
 		switch c := sc.s[sc.at]; c {
-		case ' ', '\t', '\r', '\n':
-			sc.at++
-			continue
-		case '(':
-			if err := sc.comment(); err != nil {
-				return m, false, err
-			}
-			continue
 		case ',', ';':
 			sc.at++
 			return sc.finish(m, angle, special, plain)
@@ -221,15 +218,12 @@ func (sc *scanner) angle() (mailbox, error) {
 	var p span
 	for sc.at < len(sc.s) {
 		from := sc.at
+		if skipped, err := sc.blank(); err != nil {
+			return mailbox{}, err
+		} else if skipped {
+			continue
+		}
 		switch c := sc.s[sc.at]; c {
-		case ' ', '\t', '\r', '\n':
-			sc.at++
-			continue
-		case '(':
-			if err := sc.comment(); err != nil {
-				return mailbox{}, err
-			}
-			continue
 		case '>':
 			sc.at++
 			return mailbox{p.start, p.end, p.says(sc.s)}, nil
@@ -251,6 +245,18 @@ func (sc *scanner) angle() (mailbox, error) {
 		p.add(from, sc.at, sc.s)
 	}
 	return mailbox{}, errUnclosedAngle
+}
+
+// blank passes over one white space, or over a comment, if that comes next.
+func (sc *scanner) blank() (skipped bool, err error) {
+	switch sc.s[sc.at] {
+	case ' ', '\t', '\r', '\n':
+		sc.at++
+		return true, nil
+	case '(':
+		return true, sc.comment()
+	}
+	return false, nil
 }
 
 // quoted passes over a quoted string.

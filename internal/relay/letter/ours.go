@@ -38,16 +38,12 @@ func Claims(value, host string) bool {
 func serverOf(value string) (id string, ok bool) {
 	sc := scanner{s: value}
 	for sc.at < len(value) {
-		switch value[sc.at] {
-		case ' ', '\t', '\r', '\n':
-			sc.at++
+		if skipped, err := sc.blank(); err != nil {
+			return "", false
+		} else if skipped {
 			continue
-		case '(':
-			if sc.comment() != nil {
-				return "", false
-			}
-			continue
-		case '"':
+		}
+		if value[sc.at] == '"' {
 			from := sc.at + 1
 			if sc.quoted() != nil {
 				return "", false
